@@ -1,0 +1,1 @@
+//! Bytes at rest for DR: batches, catalogue, restore plan.

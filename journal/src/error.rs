@@ -1,0 +1,174 @@
+//! What can go wrong in the log, and who must act.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::class::Class;
+use crate::cursor::Fault;
+use crate::epoch::Term;
+use crate::lsn::{Lsn, LsnRange};
+
+/// An error of the journal. It names the file, the range and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A call to the file system failed.
+    #[error("{doing} {}: {source}", path.display())]
+    Io {
+        /// What was being done, in verb form.
+        doing: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A sync failed once; what it covered may be lost although the page cache still shows it.
+    #[error(
+        "a sync of {} failed ({cause}); nothing after LSN {durable} is acknowledged. Stop this node, check the disk, start it again",
+        path.display()
+    )]
+    Poisoned {
+        /// The file whose sync failed.
+        path: PathBuf,
+        /// What the system said.
+        cause: String,
+        /// The last durable position.
+        durable: Lsn,
+    },
+    /// No space for the next segment. Nothing acknowledged is lost; appending goes on when space returns.
+    #[error("no space for {}: {source}. Free some space; appending then goes on by itself", path.display())]
+    Full {
+        /// What was to be allocated.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A byte that was durable is not what was written.
+    #[error(
+        "{}: entries {range} are damaged: {fault}. They were durable (known durable point {durable}), so the file was left as it is; restore them from a peer or a depot",
+        path.display()
+    )]
+    Rot {
+        /// The file.
+        path: PathBuf,
+        /// The damaged range, as exactly as it is known.
+        range: LsnRange,
+        /// What is wrong with the first entry of it.
+        #[source]
+        fault: Fault,
+        /// How far this log is known to have been durable.
+        durable: Lsn,
+    },
+    /// A file is not what it should be.
+    #[error("{}: {what}", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// Another version or another identity.
+    #[error("{}: {what}", path.display())]
+    Incompatible {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+    },
+    /// Another process holds the journal.
+    #[error("{} is in use by another process{}. Stop it first, or talk to it: towline status --data DIR", path.display(), holder(*pid))]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// The process that holds it, if it said so.
+        pid: Option<u32>,
+    },
+    /// There is no journal there.
+    #[error("{}: there is no journal here ({what})", path.display())]
+    Absent {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What was missing.
+        what: &'static str,
+    },
+    /// The position is below what the journal still keeps.
+    #[error("LSN {wanted} is no longer kept: this journal begins at {start}")]
+    Pruned {
+        /// What was asked for.
+        wanted: Lsn,
+        /// Where the journal begins now.
+        start: Lsn,
+    },
+    /// The position is above what is there, or between two entries' starts.
+    #[error("LSN {wanted} is not reached, or no entry begins there: this journal ends at {end}")]
+    NotReached {
+        /// What was asked for.
+        wanted: Lsn,
+        /// Where the journal ends.
+        end: Lsn,
+    },
+    /// The record is larger than a stream takes. The stream is unharmed.
+    #[error("the record has {bytes} bytes; a stream takes at most {bytes_max}. Split it")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// Bytes offered to the log don't continue it.
+    #[error("offered entries begin at {offered}, but the log ends at {end}")]
+    Gap {
+        /// Where the offered bytes begin.
+        offered: Lsn,
+        /// Where the log ends.
+        end: Lsn,
+    },
+    /// Nobody opened an epoch here: this node is not the primary.
+    #[error("this journal takes no appends: no epoch is open on this node")]
+    NoEpoch,
+    /// A higher term exists.
+    #[error("fenced: term {by} exists. This node no longer acknowledges anything")]
+    Fenced {
+        /// The higher term.
+        by: Term,
+    },
+    /// The journal was closed.
+    #[error("the journal is closed")]
+    Closed,
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+}
+
+/// Results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// Who must act.
+    pub fn class(&self) -> Class {
+        match self {
+            Error::Io { .. } | Error::Poisoned { .. } | Error::Closed => Class::Io,
+            Error::Full { .. } => Class::Full,
+            Error::Rot { .. } | Error::Corrupt { .. } | Error::Gap { .. } => Class::Corrupt,
+            Error::Incompatible { .. } => Class::Incompatible,
+            Error::Locked { .. } => Class::Locked,
+            Error::Absent { .. } => Class::Absent,
+            Error::Pruned { .. } | Error::NotReached { .. } => Class::NotReached,
+            Error::TooLarge { .. } => Class::Usage,
+            Error::NoEpoch => Class::Refused,
+            Error::Fenced { .. } => Class::Fenced,
+        }
+    }
+
+    /// Wraps a system error; running out of space is its own variant.
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_owned();
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full { path, source },
+            _ => Error::Io { doing, path, source },
+        }
+    }
+}

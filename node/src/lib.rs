@@ -1,0 +1,1 @@
+//! Puts a stream together and changes its role; control socket and status.

@@ -1,0 +1,1 @@
+//! Other side: intake, server, replica, depot intake.

@@ -1,0 +1,1 @@
+//! Primary side: peers, commit rule, link, DR schedule.

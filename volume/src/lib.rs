@@ -1,0 +1,1 @@
+//! What entries mean: records, and their doors.

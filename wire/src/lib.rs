@@ -1,0 +1,5 @@
+//! Bytes in flight: messages, framing, agreement, TLS.
+
+mod message;
+
+pub use message::*;
