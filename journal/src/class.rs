@@ -29,3 +29,57 @@ pub enum Class {
     /// The call was wrong: a record too large, an argument out of range.
     Usage,
 }
+
+impl Class {
+    /// Every class, in the order of the exit code table.
+    pub const ALL: [Class; 12] = [
+        Class::Io,
+        Class::Corrupt,
+        Class::Fenced,
+        Class::Incompatible,
+        Class::Full,
+        Class::Config,
+        Class::Unknown,
+        Class::Absent,
+        Class::Locked,
+        Class::NotReached,
+        Class::Refused,
+        Class::Usage,
+    ];
+
+    /// The word for it on the control socket and in `--json`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Class::Io => "io",
+            Class::Corrupt => "corrupt",
+            Class::Fenced => "fenced",
+            Class::Incompatible => "incompatible",
+            Class::Full => "full",
+            Class::Config => "config",
+            Class::Unknown => "unknown",
+            Class::Absent => "absent",
+            Class::Locked => "locked",
+            Class::NotReached => "not-reached",
+            Class::Refused => "refused",
+            Class::Usage => "usage",
+        }
+    }
+
+    /// Reads what [`Class::name`] writes.
+    pub fn from_name(name: &str) -> Option<Class> {
+        Class::ALL.into_iter().find(|class| class.name() == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_class_is_read_back_by_its_name() {
+        for class in Class::ALL {
+            assert_eq!(Class::from_name(class.name()), Some(class));
+        }
+        assert_eq!(Class::from_name("no such class"), None);
+    }
+}
