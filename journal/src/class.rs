@@ -1,4 +1,5 @@
-//! The one classification of errors: *who must act*. Every crate's error has a `class()`; the binary maps it to an exit code.
+//! The one classification of errors: *who must act*. Every crate's error has a `class()`; the binary maps it to an
+//! exit code.
 
 /// What kind of trouble an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
