@@ -1,1 +1,18 @@
-//! RON text to option values.
+//! RON text to option values, in two steps: [`file`] mirrors the text, [`resolve`] yields what one node does.
+//!
+//! ```text
+//!  towline.ron --File::load--> File --resolve(node)--> Config --> node::Options
+//!                  line:column of a bad key or value       key path of a contradiction
+//! ```
+//! Unknown keys are errors, and so is everything that the grammar has a place for but this version does not do: nothing
+//! is ignored. Start reading at [`file::File`].
+
+mod error;
+pub mod file;
+pub mod resolve;
+pub mod value;
+
+pub use error::Error;
+
+#[cfg(test)]
+mod samples;
