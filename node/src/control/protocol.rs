@@ -1,0 +1,396 @@
+//! What is said on the control socket: one JSON line each.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use journal::Class;
+use serde::{Deserialize, Serialize};
+
+use crate::status::NodeStatus;
+
+/// Version of everything this node says in JSON: answers, `--json`, `status`. 1: the first.
+pub const SCHEMA: u32 = 1;
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// [`SCHEMA`] of the client; the node refuses another one.
+    pub schema: u32,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What a client may ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Command {
+    /// Append records; frames follow.
+    Append(Append),
+    /// Read records; frames come back.
+    Tail(TailFrom),
+    /// How are you?
+    Status(StatusOf),
+    /// Wait until something holds.
+    Wait(Wait),
+    /// Write a named restore point.
+    Mark(Mark),
+    /// Ship to the depots.
+    Ship(Ship),
+    /// Make this node the primary of a stream.
+    Promote(Promote),
+    /// End the node as TERM does.
+    Stop,
+}
+
+/// How far a write must have got before it is acknowledged. The order is not a scale: `Received` and `PeerDurable`
+/// speak of the required peers, `Committed` is what the stream's modes promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// In the primary's segment: survives kill -9 of the node.
+    Written,
+    /// A sync of the primary covers it: survives a power cut of the primary.
+    Durable,
+    /// Durable here and received by every required peer.
+    Received,
+    /// Durable here and at every required peer.
+    PeerDurable,
+    /// Whatever the stream's modes promise.
+    Committed,
+}
+
+impl Level {
+    /// Every level, weakest promise first.
+    pub const ALL: [Level; 5] = [Level::Written, Level::Durable, Level::Received, Level::PeerDurable, Level::Committed];
+
+    /// The word for it, on the command line and in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Level::Written => "written",
+            Level::Durable => "durable",
+            Level::Received => "received",
+            Level::PeerDurable => "peer-durable",
+            Level::Committed => "committed",
+        }
+    }
+
+    /// Reads what [`Level::name`] writes.
+    pub fn from_name(name: &str) -> Option<Level> {
+        Level::ALL.into_iter().find(|level| level.name() == name)
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Records are to be appended to `stream`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Append {
+    /// The stream's name.
+    pub stream: String,
+    /// What to wait for before a record counts as acknowledged.
+    pub wait: Level,
+    /// Longest wait for one group; after it the answer is *unknown*. `None`: for ever.
+    pub timeout_ms: Option<u64>,
+}
+
+/// Records are wanted from `stream`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TailFrom {
+    /// The stream's name.
+    pub stream: String,
+    /// Where to begin.
+    pub from: From,
+    /// Go on when the end is reached.
+    pub follow: bool,
+}
+
+/// Where a tail begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum From {
+    /// The oldest record still kept.
+    Start,
+    /// The first record that begins at or above this LSN.
+    Lsn(u64),
+    /// The first record later than this instant, in nanoseconds since 1970.
+    Time(u64),
+    /// The end: only what is appended from now on.
+    End,
+}
+
+/// Which status is wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatusOf {
+    /// One stream by name; `None`: all of them.
+    pub stream: Option<String>,
+}
+
+/// What a `wait` waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Until {
+    /// The start gate is open and every required peer is connected.
+    Connected,
+    /// Every peer has received all that is durable here.
+    InSync,
+    /// Durable here, and at every required peer.
+    Durable,
+    /// In every depot.
+    Shipped,
+}
+
+impl Until {
+    /// Every one.
+    pub const ALL: [Until; 4] = [Until::Connected, Until::InSync, Until::Durable, Until::Shipped];
+
+    /// The word for it, on the command line and in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Until::Connected => "connected",
+            Until::InSync => "in-sync",
+            Until::Durable => "durable",
+            Until::Shipped => "shipped",
+        }
+    }
+
+    /// Reads what [`Until::name`] writes.
+    pub fn from_name(name: &str) -> Option<Until> {
+        Until::ALL.into_iter().find(|until| until.name() == name)
+    }
+}
+
+impl fmt::Display for Until {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Wait until something holds for a position.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wait {
+    /// The stream's name.
+    pub stream: String,
+    /// For what.
+    pub until: Until,
+    /// Up to which position; `None`: the end of the log at the moment of asking.
+    pub lsn: Option<u64>,
+    /// Longest wait; after it the answer is an error of class `unknown`. `None`: for ever.
+    pub timeout_ms: Option<u64>,
+}
+
+/// Write a named restore point.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mark {
+    /// The stream's name.
+    pub stream: String,
+    /// The name: 1 to 200 bytes of UTF-8 without control characters.
+    pub name: String,
+    /// What to wait for.
+    pub wait: Level,
+    /// As in [`Append`].
+    pub timeout_ms: Option<u64>,
+}
+
+/// When to ship.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShipWhen {
+    /// Now, everything that is committed and durable.
+    Now,
+    /// What the schedule would ship next, now.
+    Next,
+}
+
+/// Ship to the depots, and answer when it lies there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ship {
+    /// The stream's name; `None`: every stream that has a depot.
+    pub stream: Option<String>,
+    /// Now or as scheduled.
+    pub when: ShipWhen,
+    /// As in [`Wait`].
+    pub timeout_ms: Option<u64>,
+}
+
+/// Make this node the primary of a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Promote {
+    /// The stream's name.
+    pub stream: String,
+    /// Go on although something acknowledged may be missing, or peers that would have to be asked can't be.
+    pub accept_loss: bool,
+    /// Acknowledge nothing before the required peers are connected, instead of opening alone.
+    pub wait_for_peer: bool,
+}
+
+/// One answer line.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer<T> {
+    /// It was done; what came of it.
+    Ok(T),
+    /// It was not, or not as far as is known.
+    Error(Failure),
+}
+
+/// A line behind the first answer to `append`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Done {
+    /// A group is acknowledged; more may follow.
+    Acked(Acked),
+    /// All that was sent is acknowledged. Nothing follows.
+    Done(Acked),
+    /// The rest isn't acknowledged, or its outcome is unknown. Nothing follows.
+    Error(Failure),
+}
+
+/// Records of this call up to here are acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Acked {
+    /// Records of this call so far. Cumulative.
+    pub count: u64,
+    /// End position of the last of them; 0 when there is none.
+    pub lsn: u64,
+    /// Term of the primary.
+    pub term: u32,
+    /// Run of the primary within the term.
+    pub run: u32,
+    /// The level they have reached: the one asked for.
+    pub level: Level,
+    /// The primary went on without a required peer: `committed` means less than the modes promise.
+    pub alone: bool,
+}
+
+/// Why something was not done, and who must act.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// Name of the [`Class`]: decides the exit code.
+    pub class: String,
+    /// What, where.
+    pub message: String,
+    /// What to do next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// Class `unknown`: the position that may or may not be reached. Ask again: `towline wait STREAM --lsn N`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lsn: Option<u64>,
+}
+
+impl Failure {
+    /// A failure without a hint.
+    pub fn new(class: Class, message: impl Into<String>) -> Failure {
+        Failure { class: class.name().into(), message: message.into(), hint: None, lsn: None }
+    }
+
+    /// The same with what to do next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same naming a position whose outcome is unknown.
+    #[must_use]
+    pub fn at(mut self, lsn: journal::Lsn) -> Failure {
+        self.lsn = Some(lsn.get());
+        self
+    }
+
+    /// Who must act. A name that this version doesn't know is `Io`: failed.
+    pub fn class(&self) -> Class {
+        Class::from_name(&self.class).unwrap_or(Class::Io)
+    }
+}
+
+/// Answer to `status`.
+pub type Status = NodeStatus;
+
+/// Answer to `wait`: it holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reached {
+    /// What holds.
+    pub until: Until,
+    /// Up to where.
+    pub lsn: u64,
+    /// The primary goes on without a required peer.
+    pub alone: bool,
+}
+
+/// Answer to `mark`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Marked {
+    /// The mark's name.
+    pub name: String,
+    /// Position behind the mark: restoring to it gives everything before the mark.
+    pub lsn: u64,
+    /// The level it has reached.
+    pub level: Level,
+    /// As in [`Acked`].
+    pub alone: bool,
+}
+
+/// Answer to `ship`, one for each depot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shipped {
+    /// The stream's name.
+    pub stream: String,
+    /// The depot's name.
+    pub depot: String,
+    /// Everything below lies in it.
+    pub lsn: u64,
+}
+
+/// Answer to `promote`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Promoted {
+    /// The stream's name.
+    pub stream: String,
+    /// The new term.
+    pub term: u32,
+    /// Where this node's log ended: everything below was kept.
+    pub end: u64,
+    /// Everything below is known to have been committed.
+    pub committed: u64,
+    /// What may be lost, in words: one line each.
+    pub loss: Vec<String>,
+    /// The stream acknowledges without a peer from now on.
+    pub alone: bool,
+}
+
+/// Answer to `tail`: frames follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tailing {
+    /// Where the first record is looked for.
+    pub from: u64,
+}
+
+/// Answer to `stop`: the node is ending.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stopping {
+    /// Its process id, to wait for.
+    pub pid: u32,
+    /// Its data folder.
+    pub data: PathBuf,
+}
