@@ -188,6 +188,13 @@ pub enum Refusal {
         /// max(committed, applied) on the receiver.
         committed: Lsn,
     },
+    /// The primary's log is shorter than the receiver's, and the receiver no longer keeps what the primary lacks.
+    Pruned {
+        /// The primary's end.
+        primary_end: Lsn,
+        /// Where the receiver's log begins.
+        receiver_start: Lsn,
+    },
     /// The other side is not a receiver for this stream (it is a primary itself, or sealed).
     NotReceiver {
         /// What it is.
