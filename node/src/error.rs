@@ -1,7 +1,7 @@
 //! What can go wrong around a node, and who must act.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use journal::Class;
 
@@ -59,6 +59,58 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Another process holds the data folder.
+    #[error("{} is held by another process{}", path.display(), pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// The process, if it said so.
+        pid: Option<u32>,
+    },
+    /// A folder or file that belongs to something else.
+    #[error("{} {what}", path.display())]
+    Foreign {
+        /// Which.
+        path: PathBuf,
+        /// What it is.
+        what: String,
+    },
+    /// A file that this node needs is not what it should be.
+    #[error("{} {what}", path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// A file of another version.
+    #[error("{} has format {found}; this version knows {known}", path.display())]
+    Version {
+        /// Which.
+        path: PathBuf,
+        /// What it has.
+        found: u32,
+        /// What is known.
+        known: u32,
+    },
+    /// The folder belongs to a node of another name.
+    #[error("{} belongs to node {is}, not to {asked}", path.display())]
+    OtherNode {
+        /// The folder.
+        path: PathBuf,
+        /// Its node.
+        is: String,
+        /// The name that was asked for.
+        asked: String,
+    },
+    /// Something that can't be a name.
+    #[error("{name:?} can't name a {of}: 1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter or a digit")]
+    Name {
+        /// What it should have named.
+        of: &'static str,
+        /// The text.
+        name: String,
+    },
 }
 
 /// Results of this crate.
@@ -69,10 +121,19 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Error::NoFolder { .. } => Class::Absent,
-            Error::NotRunning { .. } | Error::Io { .. } => Class::Io,
+            Error::NotRunning { .. } => Class::Io,
+            Error::Io { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Class::Full,
+                _ => Class::Io,
+            },
             Error::Broken { .. } => Class::Unknown,
             Error::Protocol { .. } => Class::Incompatible,
             Error::Answer(failure) => failure.class(),
+            Error::Locked { .. } => Class::Locked,
+            Error::Foreign { .. } => Class::Refused,
+            Error::Damaged { .. } => Class::Corrupt,
+            Error::Version { .. } => Class::Incompatible,
+            Error::OtherNode { .. } | Error::Name { .. } => Class::Config,
         }
     }
 
@@ -88,7 +149,17 @@ impl Error {
             Error::Broken { .. } => Some("ask the node how far it got: towline status".into()),
             Error::Protocol { .. } => Some("use the towline of the node's own version".into()),
             Error::Answer(failure) => failure.hint.clone(),
-            Error::Io { .. } => None,
+            Error::Locked { .. } => Some("talk to it instead (towline status --data DIR), or stop it first".into()),
+            Error::Foreign { .. } => Some("choose another folder; nothing was changed in this one".into()),
+            Error::OtherNode { is, .. } => Some(format!("leave --node away, or say --node {is}")),
+            Error::Version { .. } => Some("use the towline that made it, or a newer one".into()),
+            Error::Io { .. } | Error::Damaged { .. } | Error::Name { .. } => None,
         }
+    }
+
+    /// Wraps a system error.
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_owned();
+        move |source| Error::Io { doing, path, source }
     }
 }

@@ -5,8 +5,10 @@
 //! ```
 
 pub mod control;
+mod data;
 mod error;
 mod status;
 
+pub use data::{Data, StreamFolder, check_name};
 pub use error::{Error, Result};
 pub use status::{DestinationStatus, Lag, NodeStatus, RoleName, SourceStatus, State, StreamStatus, Watermarks};
