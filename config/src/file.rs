@@ -7,8 +7,8 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use ron::extensions::Extensions;
-use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::value::{Address, Name, Place, Schedule, Size, Span};
@@ -83,7 +83,7 @@ pub struct Peer {
 }
 
 /// The promise asked of a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Mode {
     /// Committed when durable here.
     Async,
@@ -94,7 +94,7 @@ pub enum Mode {
 }
 
 /// What happens when a required peer is lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub enum OnLoss {
     /// Wait for it.
@@ -109,6 +109,16 @@ pub enum OnLoss {
         /// After so long.
         after: Span,
     },
+}
+
+impl fmt::Display for OnLoss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OnLoss::Block => f.write_str("Block"),
+            OnLoss::Fail { after } => write!(f, "Fail after {after}"),
+            OnLoss::Alone { after } => write!(f, "Alone after {after}"),
+        }
+    }
 }
 
 /// A place for batches.

@@ -10,9 +10,7 @@
 mod error;
 pub mod file;
 pub mod resolve;
+pub mod samples;
 pub mod value;
 
 pub use error::Error;
-
-#[cfg(test)]
-mod samples;

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::error::Error;
 use crate::file::{File, Mode, OnLoss, Stream};
 use crate::value::{Address, Name, Place, Schedule};
 
 /// What one node does, finished.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Config {
     /// The node.
     pub name: Name,
@@ -27,7 +29,8 @@ pub struct Config {
 }
 
 /// How links are protected.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Security {
     /// TLS 1.3, both sides with certificates of this folder.
     Tls(PathBuf),
@@ -38,7 +41,7 @@ pub enum Security {
 }
 
 /// One stream on this node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StreamConfig {
     /// Its name.
     pub name: Name,
@@ -57,7 +60,8 @@ pub struct StreamConfig {
 }
 
 /// What a node is for a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Part {
     /// The first primary.
     Primary,
@@ -68,7 +72,7 @@ pub enum Part {
 }
 
 /// Another member.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PeerConfig {
     /// Its name.
     pub name: Name,
@@ -81,7 +85,7 @@ pub struct PeerConfig {
 }
 
 /// A place for batches.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DepotConfig {
     /// Its name.
     pub name: Name,
@@ -92,7 +96,8 @@ pub struct DepotConfig {
 }
 
 /// Where a depot is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum DepotPlace {
     /// A folder on the primary's machine.
     Folder(PathBuf),

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer};
+use serde::ser::{Serialize, Serializer};
 
 /// Why a text is not the value that was expected. Says what was expected, with an example.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +30,17 @@ macro_rules! from_text {
         }
     )*};
 }
+/// Writes a value as its text.
+macro_rules! to_text {
+    ($($name:ty),*) => {$(
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_str(self)
+            }
+        }
+    )*};
+}
+to_text!(Span, Address, Name, Schedule);
 from_text!(Size, Span, Address, Name, Schedule);
 
 /// A number of bytes: `50 GiB`, `20 MB`, `4096`.
@@ -256,6 +268,12 @@ impl FromStr for Schedule {
 
     fn from_str(text: &str) -> Result<Schedule, BadValue> {
         Ok(Schedule(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

@@ -1,0 +1,63 @@
+//! One file per command: its arguments, and what it does with them.
+
+mod completions;
+mod config;
+mod man;
+mod mark;
+mod promote;
+mod ship;
+mod stop;
+mod wait;
+
+use ::config::value::Span;
+use clap::Subcommand;
+use node::control::Level;
+
+use crate::exit::Outcome;
+use crate::out::Out;
+use crate::whereabouts::Whereabouts;
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Wait until a stream is connected, in sync, durable or shipped
+    Wait(wait::Args),
+    /// Write a named restore point into a stream
+    Mark(mark::Args),
+    /// Ship to the depots now
+    Ship(ship::Args),
+    /// Make this node the primary of a stream
+    Promote(promote::Args),
+    /// End a running node; it drains before
+    Stop(stop::Args),
+    /// Check, show or begin a configuration
+    Config(config::Args),
+    /// Print completions for a shell
+    Completions(completions::Args),
+    /// Print the manual page, or write all of them to a folder
+    Man(man::Args),
+}
+
+/// Does what was asked.
+pub(crate) fn execute(command: Command, at: &Whereabouts, out: &mut Out) -> Outcome {
+    match command {
+        Command::Wait(args) => wait::execute(args, at, out),
+        Command::Mark(args) => mark::execute(args, at, out),
+        Command::Ship(args) => ship::execute(args, at, out),
+        Command::Promote(args) => promote::execute(args, at, out),
+        Command::Stop(args) => stop::execute(args, at, out),
+        Command::Config(args) => config::execute(args, at, out),
+        Command::Completions(args) => completions::execute(args, out),
+        Command::Man(args) => man::execute(args, out),
+    }
+}
+
+/// Reads a level for `--wait`.
+fn level(text: &str) -> Result<Level, String> {
+    Level::from_name(text).ok_or_else(|| "write written, durable, received, peer-durable or committed".to_owned())
+}
+
+/// A length of time as requests carry it.
+fn millis(span: Span) -> u64 {
+    u64::try_from(span.duration().as_millis()).unwrap_or(u64::MAX)
+}
