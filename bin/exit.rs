@@ -40,13 +40,20 @@ pub(crate) fn code(class: Class) -> u8 {
 /// What `towline --help` says about exit codes.
 pub(crate) const CODES: &str = "\
 Exit codes:
-   0  done                                  12  peer out of reach or timed out: the outcome is unknown
-   1  failed                                13  refused: TLS, identity, or a rule that protects data
-   2  wrong usage                           14  fenced: a higher term exists
-   4  data is wrong (checksum, compare)     15  that point is not kept any more, or not reached
-   5  degraded: went on alone               16  no space
-  10  no such stream, folder or file        78  the configuration is wrong
-  11  locked by another process          128+n  ended by signal n";
+    0  done
+    1  failed
+    2  wrong usage
+    4  data is wrong (checksum, order, compare)
+    5  degraded: it was done, but alone
+   10  no such stream, folder or file
+   11  locked by another process
+   12  peer out of reach or timed out: the outcome is unknown
+   13  refused: TLS, identity, or a rule that protects data
+   14  fenced: a higher term exists
+   15  that point is not kept any more, or not reached
+   16  no space
+   78  the configuration is wrong
+128+n  ended by signal n";
 
 /// Why a command ended without doing what it should.
 #[derive(Debug)]

@@ -1,13 +1,12 @@
 //! From the file to what one node does: names become addresses, defaults are filled in, contradictions end here.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::error::Error;
 use crate::file::{File, Mode, OnLoss, Stream};
-use crate::value::{Address, Name, Place, Schedule};
+use crate::value::{Address, Name, Place, Schedule, Span};
 
 /// What one node does, finished.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -21,9 +20,9 @@ pub struct Config {
     /// Where it listens: `None` when no other node sends it anything.
     pub listen: Option<Address>,
     /// A peer that says nothing for so long is dead.
-    pub dead_after: Option<Duration>,
+    pub dead_after: Option<Span>,
     /// How long it may drain when told to stop.
-    pub stop_timeout: Option<Duration>,
+    pub stop_timeout: Option<Span>,
     /// Its streams, by name.
     pub streams: Vec<StreamConfig>,
 }
@@ -145,8 +144,8 @@ pub fn resolve(path: &Path, file: &File, name: &Name) -> Result<Config, Error> {
         data: file.data.clone(),
         security,
         listen: listens.then(|| address.clone()),
-        dead_after: file.dead_after.map(|span| span.duration()),
-        stop_timeout: file.stop_timeout.map(|span| span.duration()),
+        dead_after: file.dead_after,
+        stop_timeout: file.stop_timeout,
         streams,
     })
 }

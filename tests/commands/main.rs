@@ -1,0 +1,5 @@
+//! The command line as its users meet it: real processes, their output and their exit codes.
+
+mod grammar;
+#[path = "../support/mod.rs"]
+mod support;
