@@ -187,7 +187,7 @@ fn each_rule_finds_what_it_is_for() {
     };
     let bad = [
         format!("// {} later", LEFTOVERS[0]),
-        format!("{}", LEFTOVERS[4]),
+        LEFTOVERS[4].to_owned(),
         format!("#[{})]", FORBIDDEN_ALLOWS[0]),
         format!("let path = \"{}main\";", MACHINE_PATHS[0]),
         format!("{} {{}}", concat!("un", "safe")),

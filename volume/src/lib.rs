@@ -1,1 +1,12 @@
 //! What entries mean: records, and their doors.
+//!
+//! ```text
+//!  text, bytes -> frames::Splitter -> (log) -> records::Records        the live record file of a replica
+//!                                           -> Output -> frames::FrameWriter -> a restored file
+//! ```
+
+mod error;
+pub mod frames;
+pub mod records;
+
+pub use error::{Error, Result};
