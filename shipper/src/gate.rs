@@ -1,0 +1,217 @@
+//! When a stream may start, and what it does when a required peer is lost.
+//!
+//! ```text
+//!            Ready                  no connection              `after` is over (Alone)
+//!  Unmet ------------> Counted ---------------------> Lost ----------------------------> Away
+//!                         ^                             |                                  |  connected, nearly
+//!                         |<------- connected ----------+                                  v  caught up
+//!                         +------------------- caught up to all that was committed ---- Behind
+//! ```
+//! `Alone` never covers a peer that is `Unmet`: the reboot of a dead node is how two primaries are born. Only an
+//! operator's word ([`Gate::waive`]) does.
+
+use std::time::{Duration, Instant};
+
+use journal::Lsn;
+use wire::Mode;
+
+use crate::commit::{Marks, Need, Remote, Standing, commit, kept_by_all};
+
+/// How close to the durable end a returning peer comes before commits wait for it again. Small, so that they don't wait
+/// long; above zero, so that a stream under load doesn't run ahead of it for ever.
+const RETURN_SLACK_BYTES: u64 = 1 << 20;
+
+/// What the stream does while a required peer is lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnLoss {
+    /// Commits wait until it is back: maximum protection.
+    #[default]
+    Block,
+    /// Commits wait this long, then they are answered with an error: unknown.
+    Fail {
+        /// How long.
+        after: Duration,
+    },
+    /// Commits wait this long, then go on without it; each is stamped as alone.
+    Alone {
+        /// How long.
+        after: Duration,
+    },
+}
+
+/// What the gate must know of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Member {
+    /// The promise asked of it. Peers in [`Mode::Async`] are never waited for.
+    pub mode: Mode,
+    /// What to do without it.
+    pub on_loss: OnLoss,
+}
+
+/// What a lost peer means for commits right now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Loss {
+    /// Enough peers are there.
+    #[default]
+    None,
+    /// Commits wait.
+    Waiting,
+    /// Commits are to be answered with an error.
+    Failing,
+    /// Commits go on without somebody.
+    Alone,
+}
+
+/// The gate's answer for this instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The start gate: a run may be opened. Once open it stays open.
+    pub open: bool,
+    /// Peers (by index) that the closed gate waits for.
+    pub waiting_for: Vec<usize>,
+    /// What the peers hold: hand it to the board before anything else is done.
+    pub remote: Remote,
+    /// What to announce as committed: min(durable, kept by all required peers, nobody left out). Never goes down.
+    pub committed: Lsn,
+    /// What a loss means now.
+    pub loss: Loss,
+    /// Peers (by index) that are met, required and without a connection.
+    pub lost: Vec<usize>,
+}
+
+/// The start gate and the rule of `on_loss` over all peers of a stream. Pure: see [`Gate::update`].
+#[derive(Clone, Debug)]
+pub struct Gate {
+    need: Need,
+    members: Vec<(Member, Place)>,
+    open: bool,
+    committed: Lsn,
+}
+
+/// Where a peer stands: see the diagram above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Unmet,
+    Counted,
+    Lost { since: Instant },
+    Away { committed: Lsn },
+    Behind { committed: Lsn },
+}
+
+impl Gate {
+    /// A closed gate before a stream with these peers. `committed`: what is known to be committed from before.
+    pub fn new(need: Need, members: &[Member], committed: Lsn) -> Gate {
+        Gate { need, members: members.iter().map(|&member| (member, Place::Unmet)).collect(), open: false, committed }
+    }
+
+    /// The gate's answer. Call it after every batch of events, with this node's durable watermark and, for each peer in
+    /// order, what [`crate::Peer::marks`] says: `Some` only while a connection counts (greeting, agreement and take-back
+    /// done).
+    pub fn update(&mut self, now: Instant, durable: Lsn, marks: &[Option<Marks>]) -> Verdict {
+        let marks_of = |index: usize| marks.get(index).copied().flatten();
+        for (index, (member, place)) in self.members.iter_mut().enumerate() {
+            *place = place.step(now, durable, member, marks_of(index));
+        }
+        let standings: Vec<Standing> = self
+            .members
+            .iter()
+            .enumerate()
+            .map(|(index, (member, place))| place.standing(member.mode, marks_of(index)))
+            .collect();
+        let waiting_for = self.waiting_for();
+        self.open |= waiting_for.is_empty();
+        if self.open {
+            self.committed = self.committed.max(durable.min(kept_by_all(&standings, self.need)));
+        }
+        let mut remote = commit(&standings, self.need);
+        if !self.open {
+            // nothing of this start may be acknowledged, whatever the peers hold
+            remote.promised = Lsn::ZERO;
+        }
+        let lost = self.lost();
+        let loss = self.loss(now, &remote);
+        Verdict { open: self.open, waiting_for, remote, committed: self.committed, loss, lost }
+    }
+
+    /// The operator's word (`promote --accept-loss`): start without the peers that are not there. They count as away:
+    /// commits are stamped as alone until they are back.
+    pub fn waive(&mut self) {
+        for (_, place) in &mut self.members {
+            if matches!(place, Place::Unmet | Place::Lost { .. }) {
+                *place = Place::Away { committed: self.committed };
+            }
+        }
+        self.open = true;
+    }
+
+    /// When [`Gate::update`] must be called again, though nothing else happens.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let due = |(member, place): &(Member, Place)| match (place, member.on_loss) {
+            (Place::Lost { since }, OnLoss::Fail { after } | OnLoss::Alone { after }) => since.checked_add(after),
+            _ => None,
+        };
+        self.members.iter().filter_map(due).min()
+    }
+
+    /// The required peers that were not met, while fewer than needed were; else nobody.
+    fn waiting_for(&self) -> Vec<usize> {
+        let required = || self.members.iter().enumerate().filter(|(_, (member, _))| member.mode != Mode::Async);
+        let unmet: Vec<usize> = required().filter(|(_, (_, place))| *place == Place::Unmet).map(|(at, _)| at).collect();
+        let met = required().count() - unmet.len();
+        if self.open || met >= self.need.count(required().count()) { Vec::new() } else { unmet }
+    }
+
+    fn lost(&self) -> Vec<usize> {
+        let gone = |place: &Place| matches!(place, Place::Lost { .. } | Place::Away { .. });
+        let lost =
+            self.members.iter().enumerate().filter(|(_, (member, place))| member.mode != Mode::Async && gone(place));
+        lost.map(|(index, _)| index).collect()
+    }
+
+    fn loss(&self, now: Instant, remote: &Remote) -> Loss {
+        let required = || self.members.iter().filter(|(member, _)| member.mode != Mode::Async);
+        let there = required().filter(|(_, place)| matches!(place, Place::Counted | Place::Behind { .. })).count();
+        let staying = required().filter(|(_, place)| !matches!(place, Place::Away { .. })).count();
+        if self.open && there < self.need.count(required().count()).min(staying) {
+            let failing = |(member, place): &(Member, Place)| match (place, member.on_loss) {
+                (Place::Lost { since }, OnLoss::Fail { after }) => now.saturating_duration_since(*since) >= after,
+                _ => false,
+            };
+            return if required().any(failing) { Loss::Failing } else { Loss::Waiting };
+        }
+        if remote.alone { Loss::Alone } else { Loss::None }
+    }
+}
+
+impl Place {
+    fn step(self, now: Instant, durable: Lsn, member: &Member, marks: Option<Marks>) -> Place {
+        match (self, marks) {
+            // nothing was committed without it so far: it counts at once
+            (Place::Unmet | Place::Counted | Place::Lost { .. }, Some(_)) => Place::Counted,
+            (Place::Unmet, None) => Place::Unmet,
+            (Place::Counted, None) => Place::Lost { since: now }.step(now, durable, member, None),
+            (Place::Lost { since }, None) => match member.on_loss {
+                OnLoss::Alone { after } if now.saturating_duration_since(since) >= after => {
+                    Place::Away { committed: durable }
+                }
+                _ => self,
+            },
+            // whatever is durable may have been committed alone
+            (Place::Away { committed }, None) => Place::Away { committed: committed.max(durable) },
+            (Place::Away { committed }, Some(marks)) => {
+                let committed = committed.max(durable);
+                match durable.bytes_since(marks.promise(member.mode)) <= RETURN_SLACK_BYTES {
+                    true => Place::Behind { committed }.step(now, durable, member, Some(marks)),
+                    false => Place::Away { committed },
+                }
+            }
+            (Place::Behind { committed }, None) => Place::Away { committed: committed.max(durable) },
+            (Place::Behind { committed }, Some(marks)) if marks.promise(member.mode) >= committed => Place::Counted,
+            (Place::Behind { .. }, Some(_)) => self,
+        }
+    }
+
+    fn standing(self, mode: Mode, marks: Option<Marks>) -> Standing {
+        Standing { mode, marks, away: matches!(self, Place::Away { .. }), behind: matches!(self, Place::Behind { .. }) }
+    }
+}
