@@ -8,7 +8,9 @@ pub mod control;
 mod data;
 mod error;
 mod status;
+mod stop;
 
 pub use data::{Data, StreamFolder, check_name};
 pub use error::{Error, Result};
 pub use status::{DestinationStatus, Lag, NodeStatus, RoleName, SourceStatus, State, StreamStatus, Watermarks};
+pub use stop::Stop;

@@ -12,9 +12,15 @@
 //! Both sides bound what they read before they keep it.
 
 mod address;
+mod append;
 mod client;
 mod frame;
 mod protocol;
+mod server;
+mod service;
+mod tail;
+#[cfg(test)]
+mod tests;
 
 pub use client::{Acks, Client, Sender, Tail, TailRecord};
 pub use frame::{FRAME_BODY_BYTES_MAX, FRAME_HEAD_BYTES, FrameHead, FrameKind};
@@ -22,6 +28,9 @@ pub use protocol::{
     Acked, Answer, Append, Command, Done, Failure, From, Level, Mark, Marked, Promote, Promoted, Reached, Request,
     SCHEMA, Ship, ShipWhen, Shipped, Status, StatusOf, Stopping, TailFrom, Tailing, Until, Wait,
 };
+pub(crate) use server::Listener;
+pub(crate) use service::{Appender, Incoming, Over, Patience, Reach, Service, Tailer};
+pub(crate) use tail::push_record;
 
 use std::path::{Path, PathBuf};
 

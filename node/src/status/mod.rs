@@ -1,5 +1,7 @@
 //! How a node and its streams are: what `status` prints and `--json` carries.
 
+mod text;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
