@@ -9,6 +9,7 @@ mod commands;
 mod exit;
 mod logs;
 mod out;
+mod point;
 mod whereabouts;
 
 use std::process::ExitCode;

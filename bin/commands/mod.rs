@@ -1,12 +1,15 @@
 //! One file per command: its arguments, and what it does with them.
 
+mod append;
 mod completions;
 mod config;
 mod man;
 mod mark;
 mod promote;
 mod ship;
+mod status;
 mod stop;
+mod tail;
 mod wait;
 
 use ::config::value::Span;
@@ -20,6 +23,12 @@ use crate::whereabouts::Whereabouts;
 /// Every command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Append records to a stream through its running node
+    Append(append::Args),
+    /// Print records of a stream, from any point on
+    Tail(tail::Args),
+    /// Show how a node and its streams are, and what to do where something is wrong
+    Status(status::Args),
     /// Wait until a stream is connected, in sync, durable or shipped
     Wait(wait::Args),
     /// Write a named restore point into a stream
@@ -41,6 +50,9 @@ pub(crate) enum Command {
 /// Does what was asked.
 pub(crate) fn execute(command: Command, at: &Whereabouts, out: &mut Out) -> Outcome {
     match command {
+        Command::Append(args) => append::execute(args, at, out),
+        Command::Tail(args) => tail::execute(args, at, out),
+        Command::Status(args) => status::execute(args, at, out),
         Command::Wait(args) => wait::execute(args, at, out),
         Command::Mark(args) => mark::execute(args, at, out),
         Command::Ship(args) => ship::execute(args, at, out),

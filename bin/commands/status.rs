@@ -1,0 +1,27 @@
+//! `status`: how a node and its streams are.
+
+use node::control::StatusOf;
+
+use crate::exit::{DEGRADED, DONE, Outcome};
+use crate::out::Out;
+use crate::whereabouts::Whereabouts;
+
+/// Show how a node and its streams are, and what to do where something is wrong.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// One stream [default: all of them]
+    stream: Option<String>,
+    /// End with 5 when a stream waits, goes on alone, or is worse
+    #[arg(long)]
+    exit_code: bool,
+}
+
+pub(crate) fn execute(args: Args, at: &Whereabouts, out: &mut Out) -> Outcome {
+    let status = at.connect()?.status(StatusOf { stream: args.stream })?;
+    match out.json {
+        // it carries its own `schema`
+        true => out.json_line(&status)?,
+        false => out.bytes(status.to_string().as_bytes())?,
+    }
+    Ok(if args.exit_code && status.degraded() { DEGRADED } else { DONE })
+}
