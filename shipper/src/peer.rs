@@ -31,7 +31,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use journal::{Chain, Lsn, LsnRange, NodeId, TermSeen};
-use wire::{Agreement, Alive, Greeting, Message, Place, Ready, Refusal, Start, agree};
+use wire::{Ack, Agreement, Alive, Greeting, Message, Place, Ready, Refusal, Start, agree};
 
 pub use self::action::{Action, Local, Notice, PeerOptions, PeerState};
 use self::flow::Flow;
@@ -73,6 +73,8 @@ struct Linked {
     heard: Instant,
     alive_due: Instant,
     alive: Alive,
+    /// An acknowledgement of this session that came before entries flow.
+    early: Option<Ack>,
     phase: Phase,
 }
 
@@ -170,7 +172,15 @@ impl Peer {
         let message = Message::Greeting(Box::new(own.clone()));
         self.actions.push_back(Action::Send { link, message });
         let alive_due = now + self.options.alive_every;
-        let linked = Linked { session, own, heard: now, alive_due, alive: Alive::default(), phase: Phase::Greeting };
+        let linked = Linked {
+            session,
+            own,
+            heard: now,
+            alive_due,
+            alive: Alive::default(),
+            early: None,
+            phase: Phase::Greeting,
+        };
         self.state = State::Linked(Box::new(linked));
     }
 
@@ -307,7 +317,7 @@ impl Peer {
             (Message::Ready(ready), Phase::Starting { .. }) if ready.session == session => self.ready(now, ready),
             (Message::Ack(ack), Phase::Streaming(flow)) => match flow.ack(&ack, &local) {
                 Ok(()) => self.pump(now),
-                Err(nonsense) => self.close(now, &format!("an impossible acknowledgement: {}", nonsense.0)),
+                Err(nonsense) => self.close(now, &nonsense.0),
             },
             (Message::Entries { session: of, at, bytes }, Phase::TakingBack { next, .. }) => {
                 if of == session && at == *next && !bytes.is_empty() {
@@ -315,6 +325,9 @@ impl Peer {
                     return self.actions.push_back(Action::Extend { link, at, bytes });
                 }
                 self.close(now, "entries that don't continue what is taken back");
+            }
+            (Message::Ack(ack), Phase::Comparing { .. } | Phase::TakingBack { .. }) if ack.session == session => {
+                linked.early = Some(ack);
             }
             // of a session that ended: counts for nothing
             (Message::Ack(ack), _) if ack.session != session => {}
@@ -441,8 +454,14 @@ impl Peer {
         self.retry_delay = self.options.retry_min;
         // what was taken back is written here, whether or not the driver said so yet
         self.local.written = self.local.written.max(ready.end.lsn);
-        self.enter(Phase::Streaming(Flow::new(now, theirs, ready)));
-        self.pump(now);
+        let State::Linked(linked) = &mut self.state else { return };
+        let mut flow = Flow::new(now, theirs, ready);
+        let early = linked.early.take().map_or(Ok(()), |ack| flow.ack(&ack, &self.local));
+        linked.phase = Phase::Streaming(flow);
+        match early {
+            Ok(()) => self.pump(now),
+            Err(nonsense) => self.close(now, &nonsense.0),
+        }
     }
 
     fn pump(&mut self, now: Instant) {
