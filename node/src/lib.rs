@@ -7,10 +7,14 @@
 pub mod control;
 mod data;
 mod error;
+mod options;
 mod status;
 mod stop;
 
 pub use data::{Data, StreamFolder, check_name};
 pub use error::{Error, Result};
+pub use options::{
+    DEAD_AFTER, DepotAt, DepotOptions, FirstRole, Options, PeerOptions, STOP_TIMEOUT, Security, StreamOptions,
+};
 pub use status::{DestinationStatus, Lag, NodeStatus, RoleName, SourceStatus, State, StreamStatus, Watermarks};
 pub use stop::Stop;

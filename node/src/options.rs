@@ -1,0 +1,145 @@
+//! What a node is told from outside. Nothing here reads a file or the environment.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use shipper::{Need, OnLoss};
+use wire::Mode;
+
+/// How long a node may drain when it is told to stop.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer from which nothing is heard for so long is dead.
+pub const DEAD_AFTER: Duration = Duration::from_secs(5);
+
+/// One node.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Its data folder; made if it isn't there.
+    pub data: PathBuf,
+    /// Its name; `None`: the one it has, or the host's for a new folder.
+    pub name: Option<String>,
+    /// HOST:PORT to take connections at; port 0 takes a free one. `None`: it takes none.
+    pub listen: Option<String>,
+    /// How its links are protected.
+    pub security: Security,
+    /// See [`DEAD_AFTER`].
+    pub dead_after: Duration,
+    /// See [`STOP_TIMEOUT`].
+    pub stop_timeout: Duration,
+    /// What it knows of streams. Streams in the data folder that are not named here run all the same, as what they are,
+    /// without destinations; a listening node takes streams that no one named.
+    pub streams: Vec<StreamOptions>,
+}
+
+impl Options {
+    /// A node in this folder that does nothing yet.
+    pub fn new(data: impl Into<PathBuf>) -> Options {
+        Options {
+            data: data.into(),
+            name: None,
+            listen: None,
+            security: Security::default(),
+            dead_after: DEAD_AFTER,
+            stop_timeout: STOP_TIMEOUT,
+            streams: Vec::new(),
+        }
+    }
+}
+
+/// How links to other nodes are protected.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Security {
+    /// TLS 1.3, both sides with certificates of this folder (`ca.pem`, `cert.pem`, `key.pem`).
+    Tls(PathBuf),
+    /// Unencrypted, said explicitly.
+    Plaintext,
+    /// Nothing was said: unencrypted on loopback, refused elsewhere.
+    #[default]
+    Loopback,
+}
+
+/// One stream on a node.
+#[derive(Clone, Debug)]
+pub struct StreamOptions {
+    /// Its name.
+    pub name: String,
+    /// What the node is at the very first start. Later the control file decides.
+    pub first: FirstRole,
+    /// The other members, as they are when this node is the primary.
+    pub peers: Vec<PeerOptions>,
+    /// How many required peers a commit waits for.
+    pub need: Need,
+    /// Where its batches go while this node is the primary.
+    pub depots: Vec<DepotOptions>,
+    /// Most bytes of log on disk; `None`: no bound.
+    pub budget_bytes: Option<u64>,
+    /// Body of one segment when the stream is created; `None`: the default.
+    pub segment_bytes: Option<u32>,
+    /// Largest record; `None`: the default.
+    pub record_bytes_max: Option<usize>,
+}
+
+impl StreamOptions {
+    /// A stream of this name with nothing decided.
+    pub fn new(name: impl Into<String>, first: FirstRole) -> StreamOptions {
+        StreamOptions {
+            name: name.into(),
+            first,
+            peers: Vec::new(),
+            need: Need::All,
+            depots: Vec::new(),
+            budget_bytes: None,
+            segment_bytes: None,
+            record_bytes_max: None,
+        }
+    }
+}
+
+/// What a node is at the very first start of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstRole {
+    /// It makes the stream.
+    Primary,
+    /// It waits for the greeting of a primary.
+    Receiver,
+}
+
+/// A peer of a primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerOptions {
+    /// Its name, for people.
+    pub name: String,
+    /// HOST:PORT.
+    pub address: String,
+    /// The name in its certificate; `None`: the host that is dialled.
+    pub tls_name: Option<String>,
+    /// The promise asked of it.
+    pub mode: Mode,
+    /// What to do without it.
+    pub on_loss: OnLoss,
+}
+
+/// A place for batches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DepotOptions {
+    /// Its name, for people.
+    pub name: String,
+    /// Where it is.
+    pub at: DepotAt,
+    /// When a batch is cut, as text: `every 15m`, a cron line with a zone, or a size.
+    pub schedule: String,
+}
+
+/// Where a depot is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DepotAt {
+    /// A folder on this machine.
+    Folder(PathBuf),
+    /// A node that keeps batches.
+    Node {
+        /// HOST:PORT.
+        address: String,
+        /// As in [`PeerOptions`].
+        tls_name: Option<String>,
+    },
+}
