@@ -1,7 +1,25 @@
 //! Bytes in flight: messages, framing, agreement, TLS.
 
 mod agree;
+mod codec;
+mod error;
+mod fields;
+mod frame;
+mod link;
 mod message;
+pub mod pki;
+mod reader;
+mod refusal;
+mod tls;
+mod writer;
 
 pub use agree::agree;
+pub use error::{Error, Result};
+pub use frame::{
+    CONTROL_BYTES_MAX, ENTRIES_BYTES_MAX, GREETING_BYTES_MAX, NAME_BYTES_MAX, PART_BYTES_MAX, Phase, TEXT_BYTES_MAX,
+};
+pub use link::{CONNECT_TIME_MAX, HANDSHAKE_TIME_MAX, Link};
 pub use message::*;
+pub use reader::{Frame, Reader};
+pub use tls::{CA_FILE, CERT_FILE, KEY_FILE, Security, Tls};
+pub use writer::Writer;

@@ -1,0 +1,396 @@
+//! Bodies of messages: one `encode` and one `decode`, kept side by side. docs/FORMAT.md, "Wire", has the bytes.
+//!
+//! Bodies belong to a protocol version; only `Refused` and the first two bytes of the two hellos never change, so that
+//! any two versions can tell each other why not. A body must end where its fields end.
+
+use journal::{Epoch, History, LsnRange, Opening, Term};
+
+use crate::error::{Error, Result};
+use crate::fields::{Put, Take};
+use crate::frame::{GREETING_BYTES_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX, Type};
+use crate::message::{
+    Ack, Agreement, Alive, Announce, BatchOffer, DepotHello, DepotState, Greeting, Message, Mode, NodeInfo, PROTOCOL,
+    Ready, Refusal, Start,
+};
+
+/// Bytes of one opening in a greeting.
+pub(crate) const OPENING_BYTES: usize = 56;
+
+type Field<T> = std::result::Result<T, &'static str>;
+
+/// Appends the body of `message` to `out`; of `Entries` and `BatchPart` only the fixed fields in front of the bytes.
+///
+/// Errors: `TooLong` for a name or a history that no frame takes; `out` is then as it was.
+pub(crate) fn encode(message: &Message, out: &mut Vec<u8>) -> Result<()> {
+    check_sizes(message)?;
+    let mut put = Put(out);
+    match message {
+        Message::Greeting(greeting) => put_greeting(&mut put, greeting),
+        Message::Refused(refusal) => put_refusal(&mut put, refusal),
+        Message::Start(start) => {
+            put.u64(start.session);
+            put_agreement(&mut put, &start.agreement);
+        }
+        Message::Ready(ready) => {
+            put.u64(ready.session);
+            put.place(ready.end);
+            put.lsn(ready.durable);
+        }
+        Message::Entries { session, at, .. } => {
+            put.u64(*session);
+            put.lsn(*at);
+        }
+        Message::Ack(ack) => {
+            put.u64(ack.session);
+            put.lsn(ack.received);
+            put.lsn(ack.durable);
+            put.u64(ack.durable_chain.get());
+            put.lsn(ack.applied);
+            put.lsn(ack.checkpoint);
+        }
+        Message::Announce(announce) => {
+            put.u64(announce.session);
+            put.lsn(announce.committed);
+            put.lsn(announce.durable);
+            put.lsn(announce.floor);
+            put.flag(announce.alone);
+        }
+        Message::Alive(alive) => {
+            put.u32(alive.sync_ms);
+            put.flag(alive.full);
+        }
+        Message::Bye { reason } => put.text(reason, TEXT_BYTES_MAX),
+        Message::DepotHello(hello) => {
+            put.u16(hello.protocol);
+            put.bytes(hello.stream.as_bytes());
+            put.text(&hello.stream_name, NAME_BYTES_MAX);
+            put.u32(hello.geometry.body_bytes() as u32);
+            put_node(&mut put, &hello.node);
+            put.term(hello.term);
+        }
+        Message::DepotState(state) => {
+            put.optional_place(state.end);
+            put.term(state.term);
+        }
+        Message::BatchOffer(offer) => {
+            put.text(&offer.name, NAME_BYTES_MAX);
+            put.u64(offer.bytes);
+            put.bytes(&offer.hash);
+        }
+        Message::BatchHave { offset } | Message::BatchPart { offset, .. } => put.u64(*offset),
+        Message::BatchStored { name, end } => {
+            put.text(name, NAME_BYTES_MAX);
+            put.place(*end);
+        }
+    }
+    Ok(())
+}
+
+/// Reads a whole control body. `Entries` and `BatchPart` are read where their bytes lie, not here.
+pub(crate) fn decode(kind: Type, body: &[u8]) -> Result<Message> {
+    if matches!(kind, Type::Greeting | Type::DepotHello)
+        && let Some(&theirs) = body.first_chunk::<2>()
+        && u16::from_le_bytes(theirs) != PROTOCOL
+    {
+        return Err(Error::Protocol { ours: PROTOCOL, theirs: u16::from_le_bytes(theirs) });
+    }
+    take(kind, Take(body)).map_err(|what| Error::Malformed { kind: kind.name(), what })
+}
+
+fn take(kind: Type, mut take: Take<'_>) -> Field<Message> {
+    let message = match kind {
+        Type::Greeting => Message::Greeting(Box::new(take_greeting(&mut take)?)),
+        Type::Refused => return take_refusal(take).map(Message::Refused),
+        Type::Start => Message::Start(Start { session: take.u64("session")?, agreement: take_agreement(&mut take)? }),
+        Type::Ready => Message::Ready(Ready {
+            session: take.u64("session")?,
+            end: take.place("end")?,
+            durable: take.lsn("durable position")?,
+        }),
+        Type::Ack => Message::Ack(Ack {
+            session: take.u64("session")?,
+            received: take.lsn("received position")?,
+            durable: take.lsn("durable position")?,
+            durable_chain: take.chain("chain")?,
+            applied: take.lsn("applied position")?,
+            checkpoint: take.lsn("checkpoint")?,
+        }),
+        Type::Announce => Message::Announce(Announce {
+            session: take.u64("session")?,
+            committed: take.lsn("commit point")?,
+            durable: take.lsn("durable position")?,
+            floor: take.lsn("floor")?,
+            alone: take.flag("flag")?,
+        }),
+        Type::Alive => Message::Alive(Alive { sync_ms: take.u32("time")?, full: take.flag("flag")? }),
+        Type::Bye => Message::Bye { reason: take.text("text")? },
+        Type::DepotHello => Message::DepotHello(DepotHello {
+            protocol: take.u16("version")?,
+            stream: take.stream("stream")?,
+            stream_name: take.name("stream name")?,
+            geometry: take.geometry("geometry")?,
+            node: take_node(&mut take)?,
+            term: take.term("term")?,
+        }),
+        Type::DepotState => {
+            Message::DepotState(DepotState { end: take.optional_place("end")?, term: take.term("term")? })
+        }
+        Type::BatchOffer => Message::BatchOffer(BatchOffer {
+            name: take.name("name")?,
+            bytes: take.u64("size")?,
+            hash: take.array("hash")?,
+        }),
+        Type::BatchHave => Message::BatchHave { offset: take.u64("offset")? },
+        Type::BatchStored => Message::BatchStored { name: take.name("name")?, end: take.place("end")? },
+        Type::Entries | Type::BatchPart => return Err("length"),
+    };
+    take.end()?;
+    Ok(message)
+}
+
+/// Names are identities of a kind: cutting one would make another of it.
+fn check_sizes(message: &Message) -> Result<()> {
+    let name = |kind: Type, name: &str| {
+        let (kind, bytes) = (kind.name(), name.len() as u64);
+        if name.len() > NAME_BYTES_MAX {
+            return Err(Error::TooLong { kind, bytes, bytes_max: NAME_BYTES_MAX });
+        }
+        Ok(())
+    };
+    let kind = Type::of(message);
+    match message {
+        Message::Greeting(greeting) => {
+            // everything but the history stays far below 1 KiB
+            let bytes = 1024 + greeting.history.openings().len() * OPENING_BYTES;
+            if bytes > GREETING_BYTES_MAX {
+                return Err(Error::TooLong { kind: kind.name(), bytes: bytes as u64, bytes_max: GREETING_BYTES_MAX });
+            }
+            name(kind, &greeting.stream_name).and_then(|()| name(kind, &greeting.node.name))
+        }
+        Message::DepotHello(hello) => name(kind, &hello.stream_name).and_then(|()| name(kind, &hello.node.name)),
+        Message::BatchOffer(offer) => name(kind, &offer.name),
+        Message::BatchStored { name: stored, .. } => name(kind, stored),
+        _ => Ok(()),
+    }
+}
+
+fn put_node(put: &mut Put<'_>, node: &NodeInfo) {
+    put.bytes(node.id.as_bytes());
+    put.text(&node.name, NAME_BYTES_MAX);
+    put.u64(node.start_id);
+    put.bytes(&node.boot_id);
+}
+
+fn take_node(take: &mut Take<'_>) -> Field<NodeInfo> {
+    Ok(NodeInfo {
+        id: take.node("node")?,
+        name: take.name("node name")?,
+        start_id: take.u64("start")?,
+        boot_id: take.array("boot")?,
+    })
+}
+
+fn put_greeting(put: &mut Put<'_>, greeting: &Greeting) {
+    put.u16(greeting.protocol);
+    put.bytes(greeting.stream.as_bytes());
+    put.text(&greeting.stream_name, NAME_BYTES_MAX);
+    put.u32(greeting.geometry.body_bytes() as u32);
+    put_node(put, &greeting.node);
+    put.u8(match greeting.mode {
+        Mode::Async => 0,
+        Mode::SemiSync => 1,
+        Mode::Sync => 2,
+    });
+    put.term(greeting.term);
+    put.flag(greeting.opened);
+    put.lsn(greeting.start);
+    put.place(greeting.end);
+    put.lsn(greeting.durable);
+    put.lsn(greeting.committed);
+    put.lsn(greeting.applied);
+    put.optional_place(greeting.remembers);
+    put.u64(greeting.clock.as_nanos());
+    put.u32(greeting.history.openings().len() as u32);
+    for opening in greeting.history.openings() {
+        put.u32(opening.epoch.term.0);
+        put.u32(opening.epoch.run);
+        put.u64(opening.term_id);
+        put.u64(opening.run_id);
+        put.bytes(opening.node.as_bytes());
+        put.lsn(opening.first);
+        put.u64(opening.chain_in.get());
+    }
+}
+
+fn take_greeting(take: &mut Take<'_>) -> Field<Greeting> {
+    Ok(Greeting {
+        protocol: take.u16("version")?,
+        stream: take.stream("stream")?,
+        stream_name: take.name("stream name")?,
+        geometry: take.geometry("geometry")?,
+        node: take_node(take)?,
+        mode: match take.u8("mode")? {
+            0 => Mode::Async,
+            1 => Mode::SemiSync,
+            2 => Mode::Sync,
+            _ => return Err("mode"),
+        },
+        term: take.term("term")?,
+        opened: take.flag("flag")?,
+        start: take.lsn("start")?,
+        end: take.place("end")?,
+        durable: take.lsn("durable position")?,
+        committed: take.lsn("commit point")?,
+        applied: take.lsn("applied position")?,
+        remembers: take.optional_place("memory")?,
+        clock: take.time("clock")?,
+        history: take_history(take)?,
+    })
+}
+
+fn take_history(take: &mut Take<'_>) -> Field<History> {
+    let count = take.u32("history")? as usize;
+    // the count is believed only as far as its bytes have arrived
+    let mut bytes = Take(take.bytes(count.checked_mul(OPENING_BYTES).ok_or("history")?, "history")?);
+    let mut openings = Vec::with_capacity(count);
+    for _ in 0..count {
+        openings.push(Opening {
+            epoch: Epoch { term: Term(bytes.u32("history")?), run: bytes.u32("history")? },
+            term_id: bytes.u64("history")?,
+            run_id: bytes.u64("history")?,
+            node: bytes.node("history")?,
+            first: bytes.lsn("history")?,
+            chain_in: bytes.chain("history")?,
+        });
+    }
+    History::from_openings(openings).ok_or("order of its history")
+}
+
+fn put_agreement(put: &mut Put<'_>, agreement: &Agreement) {
+    match agreement {
+        Agreement::Stream { from } => {
+            put.u8(0);
+            put.place(*from);
+        }
+        Agreement::Cut { to, tail } => {
+            put.u8(1);
+            put.lsn(*to);
+            put.lsn(tail.from);
+            put.lsn(tail.to);
+        }
+        Agreement::TakeBack { from, to } => {
+            put.u8(2);
+            put.place(*from);
+            put.lsn(*to);
+        }
+        Agreement::Base { receiver_end, primary_start } => {
+            put.u8(3);
+            put.lsn(*receiver_end);
+            put.lsn(*primary_start);
+        }
+        Agreement::Refused(refusal) => {
+            put.u8(4);
+            put_refusal(put, refusal);
+        }
+    }
+}
+
+fn take_agreement(take: &mut Take<'_>) -> Field<Agreement> {
+    Ok(match take.u8("agreement")? {
+        0 => Agreement::Stream { from: take.place("place")? },
+        1 => Agreement::Cut { to: take.lsn("cut")?, tail: LsnRange::new(take.lsn("tail")?, take.lsn("tail")?) },
+        2 => Agreement::TakeBack { from: take.place("place")?, to: take.lsn("end")? },
+        3 => Agreement::Base { receiver_end: take.lsn("end")?, primary_start: take.lsn("start")? },
+        4 => Agreement::Refused(take_refusal(Take(std::mem::take(&mut take.0)))?),
+        _ => return Err("agreement"),
+    })
+}
+
+/// Tag, the refusal in words, its fields. Whoever doesn't know the tag still has the words.
+fn put_refusal(put: &mut Put<'_>, refusal: &Refusal) {
+    let tag = match refusal {
+        Refusal::Unable { .. } => 0,
+        Refusal::Protocol { .. } => 1,
+        Refusal::Stream { .. } => 2,
+        Refusal::Geometry { .. } => 3,
+        Refusal::Fenced { .. } => 4,
+        Refusal::SplitBrain { .. } => 5,
+        Refusal::CopiedFolder { .. } => 6,
+        Refusal::SameNode { .. } => 7,
+        Refusal::Diverged { .. } => 8,
+        Refusal::CutBelowCommitted { .. } => 9,
+        Refusal::Pruned { .. } => 10,
+        Refusal::NotReceiver { .. } => 11,
+        Refusal::Busy => 12,
+        Refusal::Disagree => 13,
+    };
+    put.u8(tag);
+    match refusal {
+        Refusal::Unable { reason } => put.text(reason, TEXT_BYTES_MAX),
+        other => put.text(&other.to_string(), TEXT_BYTES_MAX),
+    }
+    match refusal {
+        Refusal::Unable { .. } | Refusal::Busy | Refusal::Disagree => {}
+        Refusal::Protocol { primary, receiver } => {
+            put.u16(*primary);
+            put.u16(*receiver);
+        }
+        Refusal::Stream { primary, receiver } => {
+            put.bytes(primary.as_bytes());
+            put.bytes(receiver.as_bytes());
+        }
+        Refusal::Geometry { primary, receiver } => {
+            put.u64(*primary);
+            put.u64(*receiver);
+        }
+        Refusal::Fenced { primary, receiver } | Refusal::SplitBrain { primary, receiver } => {
+            put.term(*primary);
+            put.term(*receiver);
+        }
+        Refusal::CopiedFolder { primary, receiver } => {
+            put.u64(*primary);
+            put.u64(*receiver);
+        }
+        Refusal::SameNode { node } => put.bytes(node.as_bytes()),
+        Refusal::Diverged { at, primary, receiver } => {
+            put.lsn(*at);
+            put.optional_chain(*primary);
+            put.optional_chain(*receiver);
+        }
+        Refusal::CutBelowCommitted { to: first, committed: second }
+        | Refusal::Pruned { primary_end: first, receiver_start: second } => {
+            put.lsn(*first);
+            put.lsn(*second);
+        }
+        Refusal::NotReceiver { role } => put.text(role, TEXT_BYTES_MAX),
+    }
+}
+
+fn take_refusal(mut take: Take<'_>) -> Field<Refusal> {
+    let tag = take.u8("reason")?;
+    let text = take.text("text")?;
+    let refusal = match tag {
+        0 => Refusal::Unable { reason: text },
+        1 => Refusal::Protocol { primary: take.u16("version")?, receiver: take.u16("version")? },
+        2 => Refusal::Stream { primary: take.stream("stream")?, receiver: take.stream("stream")? },
+        3 => Refusal::Geometry { primary: take.u64("geometry")?, receiver: take.u64("geometry")? },
+        4 => Refusal::Fenced { primary: take.term("term")?, receiver: take.term("term")? },
+        5 => Refusal::SplitBrain { primary: take.term("term")?, receiver: take.term("term")? },
+        6 => Refusal::CopiedFolder { primary: take.u64("run")?, receiver: take.u64("run")? },
+        7 => Refusal::SameNode { node: take.node("node")? },
+        8 => Refusal::Diverged {
+            at: take.lsn("place")?,
+            primary: take.optional_chain("chain")?,
+            receiver: take.optional_chain("chain")?,
+        },
+        9 => Refusal::CutBelowCommitted { to: take.lsn("cut")?, committed: take.lsn("commit point")? },
+        10 => Refusal::Pruned { primary_end: take.lsn("end")?, receiver_start: take.lsn("start")? },
+        11 => Refusal::NotReceiver { role: take.text("role")? },
+        12 => Refusal::Busy,
+        13 => Refusal::Disagree,
+        // a later version's reason: its words are enough
+        _ => return Ok(Refusal::Unable { reason: text }),
+    };
+    take.end()?;
+    Ok(refusal)
+}
