@@ -10,6 +10,8 @@
 //! Start reading at [`Writer`], [`Depot`], [`plan`].
 
 mod batch;
+mod catalogue;
+mod depot;
 mod disk;
 mod error;
 #[cfg(test)]
@@ -19,4 +21,6 @@ pub use batch::{
     BadRange, Batch, BatchInfo, BatchName, Cut, Finished, LEVEL_DEFAULT, MARK_NAME_BYTES_MAX, Mark, Verdict, Writer,
     verify_file,
 };
+pub use catalogue::{Catalogue, DepotEnd, Line, LineStep};
+pub use depot::{Depot, DepotVerdict, Listed, OFFER_BYTES_MAX, Offer, SPOOLS_MAX, Spool, Stored};
 pub use error::{Error, Place, Result, What};
