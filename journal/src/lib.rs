@@ -16,6 +16,7 @@ mod geometry;
 mod id;
 mod lsn;
 mod machine;
+mod replay;
 mod time;
 
 pub use chain::Chain;
@@ -31,4 +32,5 @@ pub use geometry::{
 pub use id::{NodeId, StreamId};
 pub use lsn::{Lsn, LsnRange};
 pub use machine::{Assembler, Machine, Record};
+pub use replay::{Replay, ReplayError, Replayed, Source, Stop, Until};
 pub use time::Time;

@@ -9,6 +9,8 @@ pub struct Time(u64);
 impl Time {
     /// The beginning: before every entry.
     pub const ZERO: Time = Time(0);
+    /// The end: after every entry.
+    pub const MAX: Time = Time(u64::MAX);
 
     /// The instant `nanos` after the beginning.
     pub const fn from_nanos(nanos: u64) -> Time {
