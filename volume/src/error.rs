@@ -21,8 +21,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// No space. Nothing was lost; the same call goes on where it stopped when space returns.
-    #[error("no space for {}: {source}. Free some space; applying then goes on by itself", path.display())]
+    /// No space. Nothing that was acknowledged or applied is lost. A live volume goes on where it stopped when space
+    /// returns; a restore has to be started again.
+    #[error("no space for {}: {source}. Free some space", path.display())]
     Full {
         /// The file that was to grow.
         path: PathBuf,

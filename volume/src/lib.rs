@@ -7,6 +7,8 @@
 
 mod error;
 pub mod frames;
+mod output;
 pub mod records;
 
 pub use error::{Error, Result};
+pub use output::{Output, Written};
