@@ -16,6 +16,10 @@ mod disk;
 mod error;
 #[cfg(test)]
 mod forge;
+mod plan;
+mod point;
+mod source;
+mod tail;
 
 pub use batch::{
     BadRange, Batch, BatchInfo, BatchName, Cut, Finished, LEVEL_DEFAULT, MARK_NAME_BYTES_MAX, Mark, Verdict, Writer,
@@ -24,3 +28,7 @@ pub use batch::{
 pub use catalogue::{Catalogue, DepotEnd, Line, LineStep};
 pub use depot::{Depot, DepotVerdict, Listed, OFFER_BYTES_MAX, Offer, SPOOLS_MAX, Spool, Stored};
 pub use error::{Error, Place, Result, What};
+pub use plan::{Plan, Short, Step, StepSource, Stop, Wanted, plan};
+pub use point::Point;
+pub use source::{EntryAt, Neighbours, Source};
+pub use tail::{Coverage, Run, Tail, TailEntries};

@@ -151,7 +151,8 @@ fn hostile_numbers_are_bounded_before_room_is_made() {
     let path = dir.path().join("hostile");
     let far = Tip { lsn: Lsn::new(u64::MAX - 7), ..summary.last };
     let frame = summary.frames[0];
-    let cases: Vec<(&str, Box<dyn Fn(&mut Summary)>)> = vec![
+    type Lie = Box<dyn Fn(&mut Summary)>;
+    let cases: Vec<(&str, Lie)> = vec![
         ("a bomb of one frame", Box::new(move |s| s.last = far)),
         ("packed size", Box::new(|s| s.frames[0].packed_bytes = u32::MAX)),
         ("no frames", Box::new(|s| s.frames.clear())),
