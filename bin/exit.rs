@@ -151,7 +151,7 @@ macro_rules! failures {
         }
     )*};
 }
-failures!(journal::Error, volume::Error, config::Error);
+failures!(journal::Error, wire::Error, archive::Error, volume::Error, config::Error);
 
 impl From<node::Error> for Failure {
     fn from(error: node::Error) -> Failure {

@@ -1,10 +1,13 @@
 //! One file per command: its arguments, and what it does with them.
 
 mod append;
+mod check;
 mod completions;
 mod config;
+mod depot;
 mod man;
 mod mark;
+mod pki;
 mod promote;
 mod ship;
 mod status;
@@ -39,6 +42,10 @@ pub(crate) enum Command {
     Promote(promote::Args),
     /// End a running node; it drains before
     Stop(stop::Args),
+    /// Look at a depot: what lies in it, and whether it is whole
+    Depot(depot::Args),
+    /// Make certificates for nodes
+    Pki(pki::Args),
     /// Check, show or begin a configuration
     Config(config::Args),
     /// Print completions for a shell
@@ -58,6 +65,8 @@ pub(crate) fn execute(command: Command, at: &Whereabouts, out: &mut Out) -> Outc
         Command::Ship(args) => ship::execute(args, at, out),
         Command::Promote(args) => promote::execute(args, at, out),
         Command::Stop(args) => stop::execute(args, at, out),
+        Command::Depot(args) => depot::execute(args, out),
+        Command::Pki(args) => pki::execute(args, out),
         Command::Config(args) => config::execute(args, at, out),
         Command::Completions(args) => completions::execute(args, out),
         Command::Man(args) => man::execute(args, out),

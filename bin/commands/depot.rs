@@ -1,0 +1,158 @@
+//! `depot`: what lies in a depot, and whether it is whole.
+
+use std::path::{Path, PathBuf};
+
+use archive::{BatchInfo, Depot, Listed};
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::check::Report;
+use crate::exit::{DONE, Failure, Outcome};
+use crate::out::Out;
+use crate::point::utc;
+
+/// Look at a depot.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// List the streams of a depot, and their batches
+    Ls {
+        /// The depot, or one stream's folder in it
+        path: PathBuf,
+    },
+    /// Read everything: each batch with its blake3, every entry, and how the batches link
+    Verify {
+        /// The depot, or one stream's folder in it
+        path: PathBuf,
+    },
+}
+
+/// A stream in a depot.
+#[derive(Serialize)]
+struct StreamRow {
+    name: String,
+    id: String,
+    folder: PathBuf,
+    batches: Vec<BatchRow>,
+    /// Files that can't be used, with the reason.
+    bad: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct BatchRow {
+    file: PathBuf,
+    from: u64,
+    to: u64,
+    term: u32,
+    run: u32,
+    first_time: String,
+    last_time: String,
+    entries: u64,
+    bytes: u64,
+    marks: Vec<String>,
+}
+
+pub(crate) fn execute(args: Args, out: &mut Out) -> Outcome {
+    match args.what {
+        What::Ls { path } => {
+            for listed in streams(&path)? {
+                list(listed, out)?;
+            }
+            Ok(DONE)
+        }
+        What::Verify { path } => {
+            let mut report = Report::default();
+            verify(&path, &mut report)?;
+            report.conclude(out)
+        }
+    }
+}
+
+/// The streams of a depot, or the one whose folder this is.
+pub(super) fn streams(path: &Path) -> Result<Vec<Listed>, archive::Error> {
+    match Depot::open(path) {
+        Ok(depot) => {
+            let folder = std::path::absolute(depot.folder()).unwrap_or_else(|_| depot.folder().to_owned());
+            let full = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let (name, id) = full.rsplit_once('-').unwrap_or((&full, ""));
+            Ok(vec![Listed { name: name.to_owned(), id: id.to_owned(), folder }])
+        }
+        Err(_) if !path.is_dir() => {
+            Err(archive::Error::Absent { path: path.to_owned(), what: "there is no such folder".into() })
+        }
+        Err(_) => Depot::list(path),
+    }
+}
+
+/// Reads everything in a depot.
+pub(super) fn verify(path: &Path, report: &mut Report) -> Result<(), archive::Error> {
+    for listed in streams(path)? {
+        let verdict = Depot::open(&listed.folder)?.verify()?;
+        let (mut entries, mut bytes) = (0, 0);
+        for batch in &verdict.batches {
+            entries += batch.entries;
+            bytes += batch.info.as_ref().map_or(0, |info| info.file_bytes);
+            for bad in &batch.bad {
+                report.fault(&batch.path, format_args!("{} damaged: {}", bad.place, bad.what));
+            }
+        }
+        for bad in &verdict.bad {
+            report.fault(&listed.folder, format_args!("{bad}"));
+        }
+        for missing in &verdict.missing {
+            report.fault(&listed.folder, format_args!("entries {missing} are in no batch, although later ones are"));
+        }
+        let what = format!("stream {}: {} batches", listed.name, verdict.batches.len());
+        report.looked_at(&listed.folder, what, entries, bytes);
+    }
+    Ok(())
+}
+
+fn list(listed: Listed, out: &mut Out) -> Result<(), Failure> {
+    let catalogue = Depot::open(&listed.folder)?.catalogue()?;
+    let row = StreamRow {
+        name: listed.name,
+        id: catalogue.stream().map_or(listed.id, |stream| stream.to_string()),
+        folder: listed.folder,
+        batches: catalogue.batches().iter().map(|(path, info)| batch_row(path, info)).collect(),
+        bad: catalogue.bad().iter().map(ToString::to_string).collect(),
+    };
+    if out.json {
+        return out.json(&row);
+    }
+    let bytes: u64 = row.batches.iter().map(|batch| batch.bytes).sum();
+    out.line(format_args!("stream {} ({}): {} batches, {bytes} bytes", row.name, row.id, row.batches.len()))?;
+    for batch in &row.batches {
+        let BatchRow { from, to, term, run, first_time, last_time, entries, bytes, .. } = batch;
+        out.line(format_args!(
+            "  LSN {from}..{to}  term {term}.{run}  {entries} entries  {bytes} bytes  {first_time} .. {last_time}"
+        ))?;
+        for mark in &batch.marks {
+            out.line(format_args!("    mark {mark}"))?;
+        }
+    }
+    for bad in &row.bad {
+        out.line(format_args!("  not usable: {bad}"))?;
+    }
+    Ok(())
+}
+
+fn batch_row(path: &Path, info: &BatchInfo) -> BatchRow {
+    BatchRow {
+        file: path.to_owned(),
+        from: info.first.lsn.get(),
+        to: info.last.lsn.get(),
+        term: info.epoch().term.0,
+        run: info.epoch().run,
+        first_time: utc(info.first_time),
+        last_time: utc(info.last.time),
+        entries: info.entries,
+        bytes: info.file_bytes,
+        marks: info.marks.iter().map(|mark| mark.name.clone()).collect(),
+    }
+}
