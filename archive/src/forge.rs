@@ -41,8 +41,7 @@ impl Forge {
             reason: Reason::Started,
             policy: Vec::new(),
         };
-        let payload = entry.encode();
-        self.fit(payload.len());
+        let payload = entry.encode(self.geometry.room(self.tip.lsn));
         let chain_in = self.tip.chain;
         let first = self.tip.lsn;
         self.tip.epoch = epoch;

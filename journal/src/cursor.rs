@@ -7,7 +7,7 @@ use zerocopy::FromBytes;
 use crate::chain::Chain;
 use crate::entry::{Entry, EpochEntry, Flags, Header, Kind, RawHeader, crc32c};
 use crate::epoch::{Epoch, Opening};
-use crate::geometry::{Geometry, HEADER_BYTES, entry_bytes};
+use crate::geometry::{EPOCH_ROOM_BYTES, Geometry, HEADER_BYTES, entry_bytes};
 use crate::id::StreamId;
 use crate::lsn::{Lsn, LsnRange};
 use crate::time::Time;
@@ -161,8 +161,12 @@ impl Cursor {
     pub fn verify<'a>(&mut self, bytes: &'a [u8]) -> Result<Verified<'a>, Fault> {
         let first = self.tip;
         let mut openings = Vec::new();
+        let mut boundaries = Vec::new();
         let mut used = 0;
         loop {
+            if self.tip.lsn == self.geometry.segment_of(self.tip.lsn) {
+                boundaries.push(self.tip);
+            }
             let chain_in = self.tip.chain;
             match self.next(&bytes[used..])? {
                 Next::Need(_) => break,
@@ -176,7 +180,7 @@ impl Cursor {
                 }
             }
         }
-        Ok(Verified { bytes: &bytes[..used], first, last: self.tip, openings })
+        Ok(Verified { bytes: &bytes[..used], first, last: self.tip, openings, boundaries })
     }
 
     fn check_header(&self, raw: &RawHeader) -> Result<Header, Fault> {
@@ -228,7 +232,7 @@ impl Cursor {
     }
 
     fn pad_is_needed(&self, bytes: u64) -> bool {
-        bytes <= entry_bytes(self.geometry.payload_bytes_max()) + HEADER_BYTES as u64
+        bytes <= entry_bytes(self.geometry.payload_bytes_max()) + EPOCH_ROOM_BYTES
     }
 }
 
@@ -242,6 +246,7 @@ pub struct Verified<'a> {
     first: Tip,
     last: Tip,
     openings: Vec<Opening>,
+    boundaries: Vec<Tip>,
 }
 
 impl<'a> Verified<'a> {
@@ -268,6 +273,11 @@ impl<'a> Verified<'a> {
     /// The epochs that begin inside.
     pub fn openings(&self) -> &[Opening] {
         &self.openings
+    }
+
+    /// The tips at the segment boundaries that the run touches: what the headers of new segments say.
+    pub(crate) fn boundaries(&self) -> &[Tip] {
+        &self.boundaries
     }
 }
 

@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::chain::Chain;
 use crate::epoch::{Epoch, Opening, Term};
-use crate::geometry::{HEADER_BYTES, entry_bytes};
+use crate::geometry::{EPOCH_ROOM_BYTES, HEADER_BYTES, entry_bytes};
 use crate::id::NodeId;
 use crate::lsn::{Lsn, LsnRange};
 use crate::time::Time;
@@ -91,7 +91,7 @@ impl Flags {
 /// An entry header as it stands in the log.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub struct RawHeader {
+pub(crate) struct RawHeader {
     pub(crate) length: U32,
     pub(crate) kind: u8,
     pub(crate) codec: u8,
@@ -241,8 +241,10 @@ pub enum Reason {
 /// The payload of an epoch's first entry: who opened it and under which policy.
 ///
 /// ```text
-/// 0 term id u64 | 8 node 16 bytes | 24 reason u8 | 25 zero 7 bytes | 32 policy …
+/// 0 term id u64 | 8 node 16 bytes | 24 reason u8 | 25 zero 3 bytes | 28 policy length u32 | 32 policy … | zeros
 /// ```
+/// Zeros behind the policy stretch the entry to the end of its segment where it would leave less than
+/// [`EPOCH_ROOM_BYTES`] there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EpochEntry {
     /// Random id of the promotion that opened the term.
@@ -251,39 +253,45 @@ pub struct EpochEntry {
     pub node: NodeId,
     /// Why.
     pub reason: Reason,
-    /// Members, modes, k and destinations, as the layer above encodes them.
+    /// Members, modes, k and destinations, as the layer above encodes them; at most [`POLICY_BYTES_MAX`].
     pub policy: Vec<u8>,
 }
 
 /// Bytes in front of the policy.
-const EPOCH_ENTRY_BYTES: usize = 32;
+const EPOCH_FIXED_BYTES: usize = 32;
+/// Largest policy: an epoch's first entry always fits into the room that other entries leave.
+pub const POLICY_BYTES_MAX: usize = EPOCH_ROOM_BYTES as usize - HEADER_BYTES - EPOCH_FIXED_BYTES;
 
 impl EpochEntry {
-    /// The payload.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(EPOCH_ENTRY_BYTES + self.policy.len());
+    /// The payload for a place with `room` bytes left in its segment.
+    pub fn encode(&self, room: u64) -> Vec<u8> {
+        let mut out = Vec::with_capacity(EPOCH_FIXED_BYTES + self.policy.len());
         out.extend_from_slice(&self.term_id.to_le_bytes());
         out.extend_from_slice(self.node.as_bytes());
-        out.push(self.reason as u8);
-        out.extend_from_slice(&[0; 7]);
+        out.extend_from_slice(&[self.reason as u8, 0, 0, 0]);
+        out.extend_from_slice(&(self.policy.len() as u32).to_le_bytes());
         out.extend_from_slice(&self.policy);
+        if entry_bytes(out.len()) + EPOCH_ROOM_BYTES > room {
+            out.resize((room as usize).saturating_sub(HEADER_BYTES).max(out.len()), 0);
+        }
         out
     }
 
     /// Reads a payload; `None` when it is none.
     pub fn decode(payload: &[u8]) -> Option<EpochEntry> {
-        let (fixed, policy) = payload.split_at_checked(EPOCH_ENTRY_BYTES)?;
+        let (fixed, rest) = payload.split_at_checked(EPOCH_FIXED_BYTES)?;
         let reason = match fixed[24] {
             1 => Reason::Created,
             2 => Reason::Started,
             3 => Reason::Promoted,
             _ => return None,
         };
+        let policy_bytes = u32::from_le_bytes(fixed[28..].try_into().ok()?) as usize;
         Some(EpochEntry {
             term_id: u64::from_le_bytes(fixed[..8].try_into().ok()?),
             node: NodeId::from_bytes(fixed[8..24].try_into().ok()?),
             reason,
-            policy: policy.to_vec(),
+            policy: rest.get(..policy_bytes)?.to_vec(),
         })
     }
 

@@ -134,6 +134,12 @@ pub enum Error {
         /// The higher term.
         by: Term,
     },
+    /// A sync failed earlier; the text says which.
+    #[error("{why}")]
+    Ended {
+        /// The first failure.
+        why: String,
+    },
     /// The journal was closed.
     #[error("the journal is closed")]
     Closed,
@@ -150,7 +156,7 @@ impl Error {
     /// Who must act.
     pub fn class(&self) -> Class {
         match self {
-            Error::Io { .. } | Error::Poisoned { .. } | Error::Closed => Class::Io,
+            Error::Io { .. } | Error::Poisoned { .. } | Error::Ended { .. } | Error::Closed => Class::Io,
             Error::Full { .. } => Class::Full,
             Error::Rot { .. } | Error::Corrupt { .. } | Error::Gap { .. } => Class::Corrupt,
             Error::Incompatible { .. } => Class::Incompatible,

@@ -14,11 +14,13 @@ pub const SEGMENT_HEADER_BYTES: usize = 4096;
 pub const BODY_BYTES_MIN: u32 = 64 << 10;
 /// See [`BODY_BYTES_MIN`].
 pub const BODY_BYTES_MAX: u32 = 1 << 30;
-/// Body of a new stream when nobody says otherwise: rotation costs a few flushes, a lost pool 64 MiB.
-pub const BODY_BYTES_DEFAULT: u32 = 64 << 20;
+/// Room that every entry leaves in its segment, unless it fills it: the first entry of an epoch fits into it.
+pub const EPOCH_ROOM_BYTES: u64 = 4096;
+/// Body of a new stream when nobody says otherwise: a rotation costs a few flushes, a new stream 16 MiB of zeros.
+pub const BODY_BYTES_DEFAULT: u32 = 16 << 20;
 
 const _: () = assert!(HEADER_BYTES.is_multiple_of(ENTRY_ALIGN));
-const _: () = assert!(BODY_BYTES_MIN as usize % 4096 == 0);
+const _: () = assert!((BODY_BYTES_MIN as usize).is_multiple_of(4096));
 
 /// How a stream's log is laid out: fixed when the stream is created, the same on every node, part of the greeting.
 ///
@@ -66,10 +68,12 @@ impl Geometry {
     }
 
     /// True when an entry of `bytes` (aligned, header included) may stand at `lsn`: it stays inside the segment and
-    /// leaves room for nothing or for at least a header, so that a `Pad` always fits.
+    /// leaves room for nothing or for at least [`EPOCH_ROOM_BYTES`], so that the first entry of an epoch, or a `Pad`,
+    /// always fits. (A `Pad` in front of an epoch's first entry would belong to the epoch before, which another node
+    /// may have gone on writing.)
     pub const fn fits(self, lsn: Lsn, bytes: u64) -> bool {
         let room = self.room(lsn);
-        bytes == room || bytes + HEADER_BYTES as u64 <= room
+        bytes == room || bytes + EPOCH_ROOM_BYTES <= room
     }
 }
 

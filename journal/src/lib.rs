@@ -6,31 +6,61 @@
 //!                 +--- full: Pad, rotate ------------------+--> replay -> Machine
 //! ```
 
+mod append;
+mod board;
 mod chain;
 mod class;
+mod codec;
+mod commit;
+mod control;
 mod cursor;
+mod cut;
 mod entry;
 mod epoch;
 mod error;
+mod flusher;
 mod geometry;
+mod host;
 mod id;
+mod lock;
+mod log;
 mod lsn;
 mod machine;
+mod mmap;
+pub mod offline;
+mod options;
+mod read;
+mod recovery;
 mod replay;
+mod segment;
+mod space;
+mod storage;
 mod time;
 
+pub use append::{Ack, Item, RunOpening, Ticket};
+pub use board::{Board, End, Level, Remote, WaitError, Watch};
 pub use chain::Chain;
 pub use class::Class;
+pub use commit::Durable;
+pub use control::Role;
 pub use cursor::{Cursor, Draft, Fault, FaultKind, Next, Tip, Verified};
-pub use entry::{Entry, EpochEntry, Flags, Header, Kind, Reason, crc32c};
+pub use cut::Branch;
+pub use entry::{Entry, EpochEntry, Flags, Header, Kind, POLICY_BYTES_MAX, Reason, crc32c};
 pub use epoch::{Epoch, History, Opening, Term, TermSeen};
 pub use error::{Error, Result};
 pub use geometry::{
-    BODY_BYTES_DEFAULT, BODY_BYTES_MAX, BODY_BYTES_MIN, ENTRY_ALIGN, Geometry, HEADER_BYTES, PAYLOAD_BYTES_MAX,
-    SEGMENT_HEADER_BYTES, entry_bytes,
+    BODY_BYTES_DEFAULT, BODY_BYTES_MAX, BODY_BYTES_MIN, ENTRY_ALIGN, EPOCH_ROOM_BYTES, Geometry, HEADER_BYTES,
+    PAYLOAD_BYTES_MAX, SEGMENT_HEADER_BYTES, entry_bytes,
 };
+pub use host::{Clock, Host, Ids};
 pub use id::{NodeId, StreamId};
+pub use lock::FolderLock;
+pub use log::{Journal, OpenReport};
 pub use lsn::{Lsn, LsnRange};
 pub use machine::{Assembler, Machine, Record};
+pub use options::{Options, RECORD_BYTES_MAX_DEFAULT};
+pub use read::Entries;
 pub use replay::{Replay, ReplayError, Replayed, Source, Stop, Until};
+pub use segment::Slice;
+pub use storage::{Disk, Storage, StorageFile};
 pub use time::Time;

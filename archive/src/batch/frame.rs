@@ -2,13 +2,13 @@
 
 use std::io;
 
-use journal::{HEADER_BYTES, PAYLOAD_BYTES_MAX, entry_bytes};
+use journal::{EPOCH_ROOM_BYTES, PAYLOAD_BYTES_MAX, entry_bytes};
 use zstd::bulk::{Compressor, Decompressor};
 
 /// A frame is closed before it would grow beyond this, unless one entry alone is larger.
 pub(crate) const FRAME_RAW_BYTES: usize = 1 << 20;
 /// Raw bytes of the largest frame: one entry of the largest size, or the longest `Pad`.
-pub(crate) const FRAME_RAW_BYTES_MAX: usize = entry_bytes(PAYLOAD_BYTES_MAX) as usize + HEADER_BYTES;
+pub(crate) const FRAME_RAW_BYTES_MAX: usize = entry_bytes(PAYLOAD_BYTES_MAX) as usize + EPOCH_ROOM_BYTES as usize;
 
 /// Most bytes that a frame of the largest size packs to.
 pub(crate) fn packed_bytes_max() -> usize {

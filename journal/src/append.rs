@@ -1,0 +1,449 @@
+//! Staging: every entry gets its LSN, its link in the chain and its place in the open group.
+//!
+//! ```text
+//!  append -> [open group] --whoever writes takes it whole--> one pwrite per segment -> written
+//! ```
+//! Checksums are computed before the lock is taken. Space is reserved before anything is staged, so a full disk is
+//! this append's error and nobody else's.
+
+use std::time::{Duration, Instant};
+
+use crate::board::{End, Level, WaitError};
+use crate::commit::Durable;
+use crate::cursor::{Draft, Tip};
+use crate::entry::{EpochEntry, Flags, Kind, POLICY_BYTES_MAX, Reason, crc32c};
+use crate::epoch::{Epoch, Opening, TermSeen};
+use crate::error::{Error, Result};
+use crate::geometry::{Geometry, HEADER_BYTES, entry_bytes};
+use crate::log::Journal;
+use crate::lsn::Lsn;
+use crate::time::Time;
+
+/// An appender that finds this much staged and not written writes it first: the bound on memory.
+const STAGED_BYTES_MAX: u64 = 8 << 20;
+/// A wall clock that is this far behind the log was stepped: the log says so in an entry.
+const CLOCK_STEP: Duration = Duration::from_secs(1);
+
+/// Something to append: one record, or a mark.
+#[derive(Clone, Copy, Debug)]
+pub struct Item<'a> {
+    /// What it is: `Data`, `Mark` or `Alone`.
+    pub kind: Kind,
+    /// May-ignore flags; fragment flags are set by the journal.
+    pub flags: Flags,
+    /// The volume it belongs to.
+    pub volume: u16,
+    /// The program's (producer, sequence), if it has one.
+    pub producer: Option<(u64, u64)>,
+    /// The payload in parts; joined in the log.
+    pub parts: &'a [&'a [u8]],
+}
+
+impl<'a> Item<'a> {
+    /// A record of volume 0.
+    pub const fn record(parts: &'a [&'a [u8]]) -> Item<'a> {
+        Item { kind: Kind::Data, flags: Flags::NONE, volume: 0, producer: None, parts }
+    }
+}
+
+/// A new run to be opened.
+#[derive(Clone, Debug)]
+pub struct RunOpening {
+    /// `Some`: a promotion; the term must be higher than every term seen. `None`: the next run of the term seen, or
+    /// term 1 of a new stream.
+    pub promote: Option<TermSeen>,
+    /// Why.
+    pub reason: Reason,
+    /// Members, modes and destinations, as the layer above encodes them.
+    pub policy: Vec<u8>,
+}
+
+/// The open group and where it goes on.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    pub(crate) tip: Tip,
+    pub(crate) group: Vec<u8>,
+    /// Tips at the segment boundaries inside the group.
+    pub(crate) boundaries: Vec<Tip>,
+    pub(crate) ended: Option<End>,
+    run: Run,
+    reserved_to: Lsn,
+}
+
+#[derive(Debug)]
+enum Run {
+    /// Nobody writes here.
+    None,
+    /// Opened, but its first entry waits for the first append.
+    Opened { epoch: Epoch, run_id: u64, entry: EpochEntry },
+    /// Its first entry is staged.
+    Writing,
+}
+
+impl Staging {
+    pub(crate) fn at(tip: Tip, reserved_to: Lsn) -> Staging {
+        let mut staging =
+            Staging { tip, group: Vec::new(), boundaries: Vec::new(), ended: None, run: Run::None, reserved_to };
+        staging.note_boundary(tip.lsn == Lsn::ZERO);
+        staging
+    }
+
+    /// Starts again at `tip`, after a run of entries came in or was cut. Any open run ends.
+    pub(crate) fn restart(&mut self, tip: Tip, reserved_to: Lsn) {
+        self.tip = tip;
+        self.group.clear();
+        self.boundaries.clear();
+        self.run = Run::None;
+        self.reserved_to = reserved_to;
+    }
+
+    fn note_boundary(&mut self, at_boundary: bool) {
+        if at_boundary {
+            self.boundaries.push(self.tip);
+        }
+    }
+}
+
+/// What an append returns: the place of the record, and the way to wait for it.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    journal: Journal,
+    lsn: Lsn,
+    epoch: Epoch,
+}
+
+/// An acknowledgement: it says how far the record got, and no more than that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// Position behind the record's last entry: everything below has reached `level` too.
+    pub lsn: Lsn,
+    /// The epoch that wrote it.
+    pub epoch: Epoch,
+    /// The highest level reached at this instant, at least the one that was waited for.
+    pub level: Level,
+    /// The stream goes on without a required peer.
+    pub alone: bool,
+}
+
+impl Journal {
+    /// Opens a run: makes its epoch durable. Its first entry is staged with the first append, so that a run that wrote
+    /// nothing leaves no trace.
+    ///
+    /// Whoever calls has passed the start gate or is promoting. Errors: `Fenced` when `promote` is not higher than the
+    /// term seen.
+    pub fn open_run(&self, opening: RunOpening) -> Result<Epoch> {
+        let run_id = self.shared.options.host.ids.random();
+        let node = self.node();
+        let mut staging = self.staging();
+        check_end(&staging.ended)?;
+        let seen = self.term_seen();
+        let policy_bytes = opening.policy.len();
+        if policy_bytes > POLICY_BYTES_MAX {
+            return Err(Error::TooLarge { bytes: policy_bytes, bytes_max: POLICY_BYTES_MAX });
+        }
+        if let Some(promoted) = opening.promote
+            && promoted.term <= seen.term
+        {
+            return Err(Error::Fenced { by: seen.term });
+        }
+        let mut epoch = Epoch::default();
+        let mut term_id = 0;
+        self.change(|facts| {
+            if let Some(promoted) = opening.promote {
+                facts.term_seen = promoted;
+            } else if facts.term_seen == TermSeen::default() {
+                facts.term_seen = TermSeen { term: crate::epoch::Term(1), id: run_id };
+            }
+            let term = facts.term_seen.term;
+            let last = facts.history.last().map(|last| last.epoch).unwrap_or_default().max(facts.opened_last);
+            let run = if last.term == term { last.run + 1 } else { 1 };
+            epoch = Epoch { term, run };
+            term_id = facts.term_seen.id;
+            facts.opened_last = epoch;
+            facts.role = crate::control::Role::Primary;
+        })?;
+        let entry = EpochEntry { term_id, node, reason: opening.reason, policy: opening.policy };
+        staging.run = Run::Opened { epoch, run_id, entry };
+        Ok(epoch)
+    }
+
+    /// Writes the first entry of the open run now, without waiting for a first record: what a promotion does.
+    pub fn begin_run(&self) -> Result<Ticket> {
+        self.stage(&[])
+    }
+
+    /// True when this node has an open run: it takes appends.
+    pub fn has_run(&self) -> bool {
+        !matches!(self.staging().run, Run::None)
+    }
+
+    /// Appends one record. Returns when it has its place; wait on the ticket for more.
+    ///
+    /// Errors: `TooLarge`, `Full` (nothing of it is in the log; try again when space returns), `NoEpoch`, `Fenced`,
+    /// `Poisoned`.
+    pub fn append(&self, item: Item<'_>) -> Result<Ticket> {
+        self.append_many(std::slice::from_ref(&item))
+    }
+
+    /// Appends records one behind the other, with nothing in between. All or none. The ticket is that of the last.
+    pub fn append_many(&self, items: &[Item<'_>]) -> Result<Ticket> {
+        let fragment_bytes_max = self.geometry().payload_bytes_max();
+        let mut plain = Vec::with_capacity(items.len());
+        let mut fragmented = Vec::new();
+        for item in items {
+            let bytes: usize = item.parts.iter().map(|part| part.len()).sum();
+            let bytes_max = self.shared.options.record_bytes_max;
+            if bytes > bytes_max {
+                return Err(Error::TooLarge { bytes, bytes_max });
+            }
+            if bytes <= fragment_bytes_max {
+                plain.push(Planned::Whole(item));
+            } else {
+                plain.push(Planned::Fragments(fragmented.len()));
+                fragmented.push((item, fragments(item.parts, fragment_bytes_max)));
+            }
+        }
+        let mut drafts = Vec::with_capacity(plain.len());
+        for planned in &plain {
+            match planned {
+                Planned::Whole(item) => drafts.push(draft(item, item.parts, Flags::FIRST.with(Flags::LAST))),
+                Planned::Fragments(index) => {
+                    let Some((item, pieces)) = fragmented.get(*index) else { continue };
+                    for (number, piece) in pieces.iter().enumerate() {
+                        let first = if number == 0 { Flags::FIRST } else { Flags::NONE };
+                        let last = if number + 1 == pieces.len() { Flags::LAST } else { Flags::NONE };
+                        drafts.push(draft(item, piece, first.with(last)));
+                    }
+                }
+            }
+        }
+        self.stage(&drafts)
+    }
+
+    /// Waits until `lsn` reaches `level`, syncing for itself and for others if nobody else does. Blocking.
+    ///
+    /// After `Unknown` the record may still get there: ask again with the same LSN.
+    pub fn wait(&self, level: Level, lsn: Lsn, deadline: Option<Instant>) -> std::result::Result<(), WaitError> {
+        use crate::board::Turn;
+        if level == Level::Written {
+            self.write().map_err(|error| WaitError::Failed(error.to_string()))?;
+        }
+        loop {
+            match self.board().turn(level, lsn, deadline, true)? {
+                Turn::Reached => return Ok(()),
+                Turn::Lead => {
+                    let synced = self.sync();
+                    self.board().hand_over();
+                    if let Err(error) = synced {
+                        return Err(match self.board().ended() {
+                            Some(end) => end.wait_error(),
+                            None => WaitError::Failed(error.to_string()),
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    fn stage(&self, drafts: &[Draft<'_>]) -> Result<Ticket> {
+        if self.board().staged().bytes_since(self.board().written()) > STAGED_BYTES_MAX {
+            self.write()?;
+        }
+        let now = self.shared.options.host.clock.now();
+        let durable = self.board().durable();
+        let mut staging = self.staging();
+        check_end(&staging.ended)?;
+        let stepped = now.saturating_add(CLOCK_STEP) < staging.tip.time;
+        let first_payload = match &staging.run {
+            Run::None => return Err(Error::NoEpoch),
+            Run::Opened { entry, .. } => Some(entry.encode(self.geometry().room(staging.tip.lsn))),
+            Run::Writing => None,
+        };
+        self.reserve(&mut staging, first_payload.as_deref(), stepped, drafts)?;
+        if let Some(payload) = first_payload {
+            self.stage_first(&mut staging, &payload, now, durable)?;
+        }
+        if stepped {
+            lay(&mut staging, self.geometry(), &bare(Kind::Clock, &[]), now, durable);
+        }
+        for draft in drafts {
+            lay(&mut staging, self.geometry(), draft, now, durable);
+        }
+        let ticket = Ticket { journal: self.clone(), lsn: staging.tip.lsn, epoch: staging.tip.epoch };
+        self.board().set_staged(ticket.lsn);
+        Ok(ticket)
+    }
+
+    /// Makes sure that every entry about to be staged has its room, before the first one is.
+    fn reserve(&self, staging: &mut Staging, first: Option<&[u8]>, stepped: bool, drafts: &[Draft<'_>]) -> Result<()> {
+        let geometry = self.geometry();
+        let mut end = staging.tip.lsn;
+        for bytes in first.map(<[u8]>::len).into_iter().chain(stepped.then_some(0)) {
+            end = place(geometry, end, entry_bytes(bytes)).1;
+        }
+        for draft in drafts {
+            end = place(geometry, end, entry_bytes(draft.payload_bytes())).1;
+        }
+        if end > staging.reserved_to {
+            staging.reserved_to = self.space().reserve(end)?;
+        }
+        Ok(())
+    }
+
+    /// Stages the first entry of the run: its opening is synced to the control file before the entry has its place.
+    fn stage_first(&self, staging: &mut Staging, payload: &[u8], now: Time, durable: Lsn) -> Result<()> {
+        let Run::Opened { epoch, run_id, entry } = &staging.run else { return Ok(()) };
+        let (epoch, run_id, term_id, node) = (*epoch, *run_id, entry.term_id, entry.node);
+        let opening = Opening { epoch, term_id, run_id, node, first: staging.tip.lsn, chain_in: staging.tip.chain };
+        let mut follows = true;
+        self.change(|facts| {
+            facts.history.cut(opening.first);
+            follows = facts.history.push(opening);
+        })?;
+        debug_assert!(follows, "an epoch is opened behind every other");
+        staging.tip.epoch = epoch;
+        staging.tip.run_id = run_id;
+        staging.run = Run::Writing;
+        // never behind a Pad: every entry leaves room for it (`Geometry::fits`)
+        lay_here(staging, self.geometry(), &bare(Kind::Epoch, &[payload]), now, durable);
+        Ok(())
+    }
+}
+
+impl Ticket {
+    /// Position behind the record: what an acknowledgement names.
+    pub fn lsn(&self) -> Lsn {
+        self.lsn
+    }
+
+    /// The epoch that it was staged in.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Returns when the record is whole in the segment. Never waits for a sync in progress.
+    pub fn written(&self) -> Result<Lsn> {
+        self.journal.write()
+    }
+
+    /// Returns when a sync covers the record.
+    pub fn durable(&self) -> std::result::Result<Ack, WaitError> {
+        self.reach(Level::Durable, None)
+    }
+
+    /// Waits for `level`, at most `timeout`.
+    pub fn wait(&self, level: Level, timeout: Duration) -> std::result::Result<Ack, WaitError> {
+        self.reach(level, Instant::now().checked_add(timeout))
+    }
+
+    /// For async code: resolves when the record reaches `level`. Needs a flush thread
+    /// ([`Journal::spawn_flusher`]). Cancel-safe.
+    pub async fn level(&self, level: Level) -> std::result::Result<Ack, WaitError> {
+        std::future::poll_fn(|cx| self.journal.board().poll_reached(level, self.lsn, cx)).await?;
+        Ok(self.ack(level))
+    }
+
+    fn reach(&self, level: Level, deadline: Option<Instant>) -> std::result::Result<Ack, WaitError> {
+        self.journal.wait(level, self.lsn, deadline)?;
+        Ok(self.ack(level))
+    }
+
+    /// The acknowledgement from the watermarks at this instant. A peer may have gone since `reached` was true: the
+    /// level that was waited for has been reached all the same.
+    fn ack(&self, reached: Level) -> Ack {
+        let board = self.journal.board();
+        let now = board.level_of(self.lsn);
+        let level = match reached {
+            Level::Committed => now.unwrap_or(Level::Durable),
+            level => now.map_or(level, |now| now.max(level)),
+        };
+        Ack { lsn: self.lsn, epoch: self.epoch, level, alone: board.remote().alone }
+    }
+}
+
+enum Planned<'a> {
+    Whole(&'a Item<'a>),
+    Fragments(usize),
+}
+
+/// Cuts a payload in parts into payloads of at most `bytes_max`, without copying.
+fn fragments<'a>(parts: &[&'a [u8]], bytes_max: usize) -> Vec<Vec<&'a [u8]>> {
+    let mut pieces = vec![Vec::new()];
+    let mut room = bytes_max;
+    for part in parts {
+        let mut rest = *part;
+        while !rest.is_empty() {
+            if room == 0 {
+                pieces.push(Vec::new());
+                room = bytes_max;
+            }
+            let (head, tail) = rest.split_at(room.min(rest.len()));
+            if let Some(piece) = pieces.last_mut() {
+                piece.push(head);
+            }
+            room -= head.len();
+            rest = tail;
+        }
+    }
+    pieces
+}
+
+fn draft<'a>(item: &Item<'_>, parts: &'a [&'a [u8]], fragment: Flags) -> Draft<'a> {
+    let (producer, sequence) = item.producer.unwrap_or_default();
+    let stamped = if item.producer.is_some() { Flags::PRODUCER } else { Flags::NONE };
+    let flags = item.flags.with(stamped).with(fragment);
+    Draft { kind: item.kind, flags, volume: item.volume, producer, sequence, parts, payload_crc: checksum(parts) }
+}
+
+fn bare<'a>(kind: Kind, parts: &'a [&'a [u8]]) -> Draft<'a> {
+    let flags = Flags::FIRST.with(Flags::LAST);
+    Draft { kind, flags, volume: 0, producer: 0, sequence: 0, parts, payload_crc: checksum(parts) }
+}
+
+fn checksum(parts: &[&[u8]]) -> u32 {
+    match parts {
+        [] => crc32c(&[]),
+        [one] => crc32c(one),
+        many => {
+            let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+            many.iter().for_each(|part| digest.update(part));
+            digest.finalize() as u32
+        }
+    }
+}
+
+/// Where an entry of `bytes` goes from `at` on, and where it ends: (start, end). A `Pad` fills what lies between.
+fn place(geometry: Geometry, at: Lsn, bytes: u64) -> (Lsn, Lsn) {
+    let start = if geometry.fits(at, bytes) { at } else { at.advance(geometry.room(at)) };
+    (start, start.advance(bytes))
+}
+
+fn lay(staging: &mut Staging, geometry: Geometry, draft: &Draft<'_>, now: Time, durable: Lsn) {
+    if !geometry.fits(staging.tip.lsn, entry_bytes(draft.payload_bytes())) {
+        let zeros = vec![0; geometry.room(staging.tip.lsn) as usize - HEADER_BYTES];
+        lay_here(staging, geometry, &bare(Kind::Pad, &[&zeros]), now, durable);
+    }
+    lay_here(staging, geometry, draft, now, durable);
+}
+
+fn lay_here(staging: &mut Staging, geometry: Geometry, draft: &Draft<'_>, now: Time, durable: Lsn) {
+    draft.lay(&mut staging.tip, now, durable, &mut staging.group);
+    let tip = staging.tip;
+    staging.note_boundary(geometry.segment_of(tip.lsn) == tip.lsn);
+}
+
+pub(crate) fn check_end(ended: &Option<End>) -> Result<()> {
+    match ended {
+        None => Ok(()),
+        Some(End::Fenced(by)) => Err(Error::Fenced { by: *by }),
+        Some(End::Failed(why)) => Err(Error::Ended { why: why.clone() }),
+        Some(End::Closed) => Err(Error::Closed),
+    }
+}
+
+impl Durable {
+    /// True when the proof covers `lsn`.
+    pub fn covers(&self, lsn: Lsn) -> bool {
+        lsn <= self.lsn()
+    }
+}

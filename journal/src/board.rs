@@ -1,0 +1,483 @@
+//! The watermarks of a stream, and everybody who waits for them.
+//!
+//! ```text
+//!  journal   --written, durable-->  Board  <--remote--  commit rule (shipper)
+//!                                     |
+//!            waiters: threads, wakers; only those that are reached are woken
+//! ```
+//! staged >= written >= durable; reached(Received) <= durable; reached(PeerDurable) <= durable; committed <= durable.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use crate::class::Class;
+use crate::epoch::Term;
+use crate::lsn::Lsn;
+
+/// How far a write got: what an acknowledgement names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// The whole entry is in the primary's segment: survives `kill -9` of the primary.
+    Written,
+    /// A sync of the primary covers it: survives its power cut.
+    Durable,
+    /// Durable here, and every required peer has received it: survives the loss of the primary.
+    Received,
+    /// Durable here and at every required peer: survives the loss of the primary and a power cut of the peer.
+    PeerDurable,
+    /// The stream's own promise is met, whatever it is (and if the stream goes on alone, its own sync).
+    Committed,
+}
+
+/// What the required peers hold at this instant, as the commit rule computed it. May go down: a peer's watermarks end
+/// with its connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remote {
+    /// Received by every required peer.
+    pub received: Lsn,
+    /// Durable at every required peer.
+    pub peer_durable: Lsn,
+    /// What the promise of every required peer allows to be committed; [`Lsn::MAX`] when none restricts it.
+    pub promised: Lsn,
+    /// True while the stream goes on without a required peer.
+    pub alone: bool,
+}
+
+/// Why a wait ended without its level.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// Time ran out: neither success nor failure. Ask again by LSN.
+    #[error("the outcome of LSN {lsn} is unknown: its level was not reached in time. Ask again later")]
+    Unknown {
+        /// The position that was waited for.
+        lsn: Lsn,
+    },
+    /// A higher term exists; this node acknowledges nothing any more.
+    #[error("fenced: term {by} exists; what was not acknowledged before is unknown")]
+    Fenced {
+        /// The higher term.
+        by: Term,
+    },
+    /// A sync or a write failed for good.
+    #[error("{0}")]
+    Failed(String),
+    /// The journal was closed.
+    #[error("the journal was closed before the level was reached")]
+    Closed,
+}
+
+impl WaitError {
+    /// Who must act.
+    pub fn class(&self) -> Class {
+        match self {
+            WaitError::Unknown { .. } | WaitError::Closed => Class::Unknown,
+            WaitError::Fenced { .. } => Class::Fenced,
+            WaitError::Failed(_) => Class::Io,
+        }
+    }
+}
+
+/// Why a stream acknowledges nothing any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// A higher term exists.
+    Fenced(Term),
+    /// A sync failed; the text says which.
+    Failed(String),
+    /// Closed in order.
+    Closed,
+}
+
+impl End {
+    pub(crate) fn wait_error(&self) -> WaitError {
+        match self {
+            End::Fenced(by) => WaitError::Fenced { by: *by },
+            End::Failed(why) => WaitError::Failed(why.clone()),
+            End::Closed => WaitError::Closed,
+        }
+    }
+}
+
+/// The board of one journal: watermarks that can be read at any time and waited for.
+#[derive(Debug, Default)]
+pub struct Board {
+    staged: AtomicU64,
+    written: AtomicU64,
+    durable: AtomicU64,
+    committed: AtomicU64,
+    changes: AtomicU64,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    remote: Remote,
+    waiters: Vec<Waiter>,
+    watchers: Vec<(u64, Waker)>,
+    next_watch: u64,
+    end: Option<End>,
+    leader: Leader,
+    sync_wanted: Lsn,
+    sync_began: Option<Instant>,
+}
+
+/// Who syncs for the waiters.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Leader {
+    /// Nobody: the next blocking waiter does it himself.
+    #[default]
+    None,
+    /// Somebody is at it, or has been handed the lead and woken.
+    Present,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    level: Level,
+    lsn: Lsn,
+    who: Who,
+}
+
+#[derive(Debug)]
+enum Who {
+    Thread(Thread, u64),
+    Task(Waker),
+}
+
+/// What a parked thread finds when it looks up.
+pub(crate) enum Turn {
+    /// Its level is reached.
+    Reached,
+    /// It holds the lead: sync, then [`Board::hand_over`].
+    Lead,
+}
+
+impl Board {
+    /// Everything below has its place; survives nothing.
+    pub fn staged(&self) -> Lsn {
+        Lsn::new(self.staged.load(Ordering::Acquire))
+    }
+
+    /// Everything below is whole in the segments.
+    pub fn written(&self) -> Lsn {
+        Lsn::new(self.written.load(Ordering::Acquire))
+    }
+
+    /// Everything below is covered by a sync of this node that returned.
+    pub fn durable(&self) -> Lsn {
+        Lsn::new(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Everything below has met the stream's promise. Never goes down while the journal is open.
+    pub fn committed(&self) -> Lsn {
+        Lsn::new(self.committed.load(Ordering::Acquire))
+    }
+
+    /// What the required peers hold now.
+    pub fn remote(&self) -> Remote {
+        self.lock().remote
+    }
+
+    /// How far `level` reaches now.
+    pub fn reached(&self, level: Level) -> Lsn {
+        self.reached_with(&self.lock().remote, level)
+    }
+
+    /// The highest level that position `lsn` has reached now; `None` below `written`.
+    pub fn level_of(&self, lsn: Lsn) -> Option<Level> {
+        let remote = self.lock().remote;
+        [Level::PeerDurable, Level::Received, Level::Durable, Level::Written]
+            .into_iter()
+            .find(|&level| lsn <= self.reached_with(&remote, level))
+    }
+
+    /// Why nothing is acknowledged any more; `None` while all is well.
+    pub fn ended(&self) -> Option<End> {
+        self.lock().end.clone()
+    }
+
+    /// How long the sync in progress has run; `None` when none runs.
+    pub fn sync_running(&self) -> Option<Duration> {
+        self.lock().sync_began.map(|began| began.elapsed())
+    }
+
+    /// Publishes what the required peers hold now. Wakes whom it reaches.
+    pub fn set_remote(&self, remote: Remote) {
+        let mut inner = self.lock();
+        inner.remote = remote;
+        self.settle(inner);
+    }
+
+    /// Ends the stream: every wait that isn't reached fails. The first end stays.
+    pub fn end(&self, end: End) {
+        let mut inner = self.lock();
+        if inner.end.is_none() {
+            inner.end = Some(end);
+        }
+        self.settle(inner);
+    }
+
+    /// Blocks until `lsn` reaches `level`, or until `deadline`. Does not sync by itself: see
+    /// [`crate::Journal::wait`]. Once reached it succeeds even after the end.
+    pub fn wait(&self, level: Level, lsn: Lsn, deadline: Option<Instant>) -> Result<(), WaitError> {
+        self.turn(level, lsn, deadline, false).map(|_| ())
+    }
+
+    /// For async code: ready when `lsn` reaches `level`. Registers the waker otherwise, and asks the flush thread to
+    /// sync if the level needs it. Cancel-safe: dropping the future leaves one stale waker behind until the level is
+    /// reached.
+    pub fn poll_reached(&self, level: Level, lsn: Lsn, cx: &mut Context<'_>) -> Poll<Result<(), WaitError>> {
+        let mut inner = self.lock();
+        if lsn <= self.reached_with(&inner.remote, level) {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(end) = &inner.end {
+            return Poll::Ready(Err(end.wait_error()));
+        }
+        let known = |waiter: &Waiter| matches!(&waiter.who, Who::Task(waker) if waker.will_wake(cx.waker()));
+        if !inner.waiters.iter().any(|waiter| known(waiter) && waiter.lsn == lsn && waiter.level == level) {
+            inner.waiters.push(Waiter { level, lsn, who: Who::Task(cx.waker().clone()) });
+        }
+        if level != Level::Written && lsn > self.durable() && inner.sync_wanted < lsn {
+            inner.sync_wanted = lsn;
+            self.notify_watchers(&mut inner);
+        }
+        Poll::Pending
+    }
+
+    /// A watch that wakes at every change of a watermark, of the remote side or of the end.
+    pub fn watch(&self) -> Watch<'_> {
+        let mut inner = self.lock();
+        inner.next_watch += 1;
+        Watch { board: self, id: inner.next_watch, seen: self.changes.load(Ordering::Acquire) }
+    }
+
+    /// Asks the flush thread to sync up to `lsn` now.
+    pub fn want_sync(&self, lsn: Lsn) {
+        let mut inner = self.lock();
+        if inner.sync_wanted < lsn {
+            inner.sync_wanted = lsn;
+            self.notify_watchers(&mut inner);
+        }
+    }
+
+    /// The position that somebody without a thread to spare wants durable.
+    pub(crate) fn sync_wanted(&self) -> Lsn {
+        self.lock().sync_wanted
+    }
+
+    /// Sets every local watermark, when a journal is opened or cut.
+    pub(crate) fn reset(&self, end: Lsn, committed: Lsn) {
+        let inner = self.lock();
+        for mark in [&self.staged, &self.written, &self.durable] {
+            mark.store(end.get(), Ordering::Release);
+        }
+        self.committed.store(committed.min(end).get(), Ordering::Release);
+        self.settle(inner);
+    }
+
+    pub(crate) fn set_staged(&self, lsn: Lsn) {
+        self.staged.store(lsn.get(), Ordering::Release);
+    }
+
+    pub(crate) fn advance_written(&self, lsn: Lsn) {
+        let inner = self.lock();
+        self.written.fetch_max(lsn.get(), Ordering::AcqRel);
+        self.settle(inner);
+    }
+
+    pub(crate) fn sync_begins(&self) {
+        self.lock().sync_began = Some(Instant::now());
+    }
+
+    /// The sync in progress ended; `durable` is what it covered, `None` if it failed.
+    pub(crate) fn sync_ended(&self, durable: Option<Lsn>) {
+        let mut inner = self.lock();
+        inner.sync_began = None;
+        if let Some(lsn) = durable {
+            self.durable.fetch_max(lsn.get(), Ordering::AcqRel);
+        }
+        self.settle(inner);
+    }
+
+    /// Waits for one turn. With `may_lead`, a waiter whose level still needs a sync of this node is given the lead
+    /// when nobody has it.
+    pub(crate) fn turn(
+        &self,
+        level: Level,
+        lsn: Lsn,
+        deadline: Option<Instant>,
+        may_lead: bool,
+    ) -> Result<Turn, WaitError> {
+        static TICKETS: AtomicU64 = AtomicU64::new(0);
+        let ticket = TICKETS.fetch_add(1, Ordering::Relaxed);
+        let mut inner = self.lock();
+        loop {
+            let queued = inner
+                .waiters
+                .iter()
+                .position(|waiter| matches!(&waiter.who, Who::Thread(_, number) if *number == ticket));
+            let reached = lsn <= self.reached_with(&inner.remote, level);
+            let ended = inner.end.as_ref().map(End::wait_error);
+            let expired = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            let lead = may_lead && inner.leader == Leader::None && lsn > self.durable();
+            if reached || ended.is_some() || expired || lead {
+                if let Some(index) = queued {
+                    inner.waiters.swap_remove(index);
+                }
+                let outcome = match (reached, ended) {
+                    (true, _) => Ok(Turn::Reached),
+                    (false, Some(error)) => Err(error),
+                    (false, None) if expired => Err(WaitError::Unknown { lsn }),
+                    (false, None) => {
+                        inner.leader = Leader::Present;
+                        return Ok(Turn::Lead);
+                    }
+                };
+                // it may have been woken to take the lead and leaves instead: the lead must not be lost with it
+                if inner.leader == Leader::None {
+                    self.wake_next_leader(&mut inner);
+                }
+                return outcome;
+            }
+            if queued.is_none() {
+                inner.waiters.push(Waiter { level, lsn, who: Who::Thread(thread::current(), ticket) });
+            }
+            drop(inner);
+            match deadline {
+                Some(deadline) => thread::park_timeout(deadline.saturating_duration_since(Instant::now())),
+                None => thread::park(),
+            }
+            inner = self.lock();
+        }
+    }
+
+    /// The leader is done: the first waiter who still needs a sync is woken to take the lead, nobody else.
+    pub(crate) fn hand_over(&self) {
+        let mut inner = self.lock();
+        inner.leader = Leader::None;
+        self.wake_next_leader(&mut inner);
+    }
+
+    fn wake_next_leader(&self, inner: &mut Inner) {
+        let durable = self.durable();
+        let next = inner.waiters.iter().find(|waiter| waiter.level > Level::Written && waiter.lsn > durable);
+        match next.map(|waiter| &waiter.who) {
+            Some(Who::Thread(thread, _)) => thread.unpark(),
+            Some(Who::Task(_)) => self.notify_watchers(inner), // the flush thread serves tasks
+            None => {}
+        }
+    }
+
+    fn reached_with(&self, remote: &Remote, level: Level) -> Lsn {
+        match level {
+            Level::Written => self.written(),
+            Level::Durable => self.durable(),
+            Level::Received => self.durable().min(remote.received),
+            Level::PeerDurable => self.durable().min(remote.peer_durable),
+            Level::Committed => self.committed(),
+        }
+    }
+
+    /// Recomputes what follows from the watermarks and wakes those that are reached, after the lock is gone.
+    fn settle(&self, mut inner: MutexGuard<'_, Inner>) {
+        let committed = self.durable().min(inner.remote.promised);
+        if inner.end.is_none() {
+            self.committed.fetch_max(committed.get(), Ordering::AcqRel);
+        }
+        let mut woken = Vec::new();
+        let remote = inner.remote;
+        let ended = inner.end.is_some();
+        let mut index = 0;
+        while index < inner.waiters.len() {
+            let waiter = &inner.waiters[index];
+            if ended || waiter.lsn <= self.reached_with(&remote, waiter.level) {
+                woken.push(inner.waiters.swap_remove(index).who);
+            } else {
+                index += 1;
+            }
+        }
+        self.notify_watchers(&mut inner);
+        drop(inner);
+        for who in woken {
+            match who {
+                Who::Thread(thread, _) => thread.unpark(),
+                Who::Task(waker) => waker.wake(),
+            }
+        }
+    }
+
+    fn notify_watchers(&self, inner: &mut Inner) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        for (_, waker) in inner.watchers.drain(..) {
+            waker.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // nothing under this lock panics half-way; a panicking waiter elsewhere must not stop the others
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sees that something on the board changed. Never misses a change; several may be seen as one.
+#[derive(Debug)]
+pub struct Watch<'a> {
+    board: &'a Board,
+    id: u64,
+    seen: u64,
+}
+
+impl Watch<'_> {
+    /// Ready when something changed since the last time this was ready. Cancel-safe.
+    pub fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut inner = self.board.lock();
+        let now = self.board.changes.load(Ordering::Acquire);
+        if now != self.seen {
+            self.seen = now;
+            return Poll::Ready(());
+        }
+        inner.watchers.retain(|(id, _)| *id != self.id);
+        inner.watchers.push((self.id, cx.waker().clone()));
+        Poll::Pending
+    }
+
+    /// Waits for a change. Cancel-safe.
+    pub async fn changed(&mut self) {
+        std::future::poll_fn(|cx| self.poll_changed(cx)).await;
+    }
+
+    /// Blocks until something changes or `timeout` is over; `true` for a change.
+    pub fn wait(&mut self, timeout: Duration) -> bool {
+        let waker = Waker::from(std::sync::Arc::new(Unpark(thread::current())));
+        let deadline = Instant::now() + timeout;
+        loop {
+            if self.poll_changed(&mut Context::from_waker(&waker)).is_ready() {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            thread::park_timeout(left);
+        }
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.board.lock().watchers.retain(|(id, _)| *id != self.id);
+    }
+}
+
+struct Unpark(Thread);
+
+impl std::task::Wake for Unpark {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.unpark();
+    }
+}

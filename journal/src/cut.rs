@@ -1,0 +1,199 @@
+//! Cutting a tail, and pruning the head.
+//!
+//! A cut is a fact, in this order: the cut segments get second names in a branch folder, synced; the control file
+//! records the new end, synced; the segment that is cut inside is replaced by a copy of its kept part; the others lose
+//! their first name. No byte is ever changed in place, and opening never reads past a recorded cut.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::commit::{Durable, Writer};
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::log::Journal;
+use crate::lsn::{Lsn, LsnRange};
+use crate::recovery::segment_paths;
+use crate::segment::{Segment, file_bytes, file_name};
+use crate::storage::Storage;
+
+const BRANCHES: &str = "branches";
+const COPY_BYTES: usize = 1 << 20;
+
+/// A cut tail, kept as a journal of its own that offline tools can open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Branch {
+    /// What was cut.
+    pub range: LsnRange,
+    /// The folder that holds it.
+    pub path: PathBuf,
+}
+
+impl Journal {
+    /// Cuts everything from `to` on and keeps it as a branch; durable when it returns. `to` must be the end of an
+    /// entry. Slices of the cut tail stay valid.
+    ///
+    /// On an error the log may be cut or not; opening the journal again finishes what was recorded.
+    pub fn cut(&self, to: Lsn) -> Result<Branch> {
+        self.sync()?;
+        let Some(tip) = self.tip_at(to)? else {
+            return Err(Error::NotReached { wanted: to, end: self.board().written() });
+        };
+        let mut synced = self.syncing();
+        let mut writer = self.writer();
+        let mut staging = self.staging();
+        crate::append::check_end(&staging.ended)?;
+        let range = LsnRange::new(to, staging.tip.lsn);
+        let storage = Arc::clone(&self.shared.options.host.storage);
+        let path = self.branch_off(&*storage, range)?;
+        let mut control = self.control();
+        control.change(|facts| facts.cut = Some(to))?;
+        finish(&*storage, self.dir(), &mut control, to)?;
+        control.note(|evidence| {
+            evidence.durable = evidence.durable.min(to);
+            if evidence.durable == to {
+                evidence.chain = tip.chain;
+            }
+            evidence.committed = evidence.committed.min(to);
+        })?;
+        control.sync_evidence()?;
+        control.change(|facts| facts.history.cut(to))?;
+        let committed = control.evidence.committed;
+        drop(control);
+
+        let mut segments = self.segments_mut();
+        segments.retain(|segment| segment.first() < to);
+        if let Some(last) = segments.last_mut()
+            && last.end() > to
+        {
+            *last = Arc::new(Segment::open(&*storage, &last.path, self.stream(), self.geometry())?);
+        }
+        let segments_end = segments.last().map_or(self.geometry().segment_of(to), |segment| segment.end());
+        drop(segments);
+        *synced = Durable::recovered(tip);
+        *writer = Writer::at(tip);
+        let reserved_to = {
+            let mut space = self.space();
+            space.count_file();
+            space.segments_end_at(segments_end);
+            space.reserved_to()
+        };
+        staging.restart(tip, reserved_to);
+        self.board().reset(to, committed);
+        Ok(Branch { range, path })
+    }
+
+    /// Removes whole segments below `below`; returns where the journal begins now. The caller has bounded `below` by
+    /// what everybody still needs. Slices of pruned segments stay valid; their files are recycled or removed.
+    pub fn prune(&self, below: Lsn) -> Result<Lsn> {
+        let below = below.min(self.board().durable());
+        let before = self.start();
+        let kept = {
+            let segments = self.segments();
+            let kept = segments.iter().find(|segment| segment.end() > below).or(segments.last());
+            kept.map(|segment| segment.header.tip)
+        };
+        let Some(start) = kept.filter(|tip| tip.lsn > before) else { return Ok(before) };
+        self.change(|facts| facts.start = start)?;
+        let gone: Vec<_> = {
+            let mut segments = self.segments_mut();
+            let kept = segments.partition_point(|segment| segment.end() <= start.lsn);
+            segments.drain(..kept).collect()
+        };
+        for segment in gone {
+            let path = segment.path.clone();
+            match Arc::try_unwrap(segment) {
+                Ok(free) => self.space().recycle(&path, free.into_file())?,
+                Err(_pinned) => {
+                    // somebody still reads it: the name goes, the bytes stay until the last slice is dropped
+                    self.shared.options.host.storage.remove(&path).map_err(Error::io("remove", &path))?;
+                    self.space().forget();
+                }
+            }
+        }
+        Ok(start.lsn)
+    }
+
+    /// Gives the files of the tail second names in a branch folder, with a control file of its own, all synced.
+    fn branch_off(&self, storage: &dyn Storage, range: LsnRange) -> Result<PathBuf> {
+        let name = format!("{}-{}-{:016x}", range.from, range.to, self.shared.options.host.ids.random());
+        let branch = self.dir().join(BRANCHES).join(name);
+        storage.create_dir(&branch).map_err(Error::io("create", &branch))?;
+        let tail: Vec<_> = {
+            let segments = self.segments();
+            segments.iter().filter(|segment| segment.end() > range.from).map(Arc::clone).collect()
+        };
+        let (mut facts, evidence) = {
+            let control = self.control();
+            (control.facts.clone(), control.evidence.clone())
+        };
+        if let Some(first) = tail.first().filter(|first| first.header.tip.lsn > facts.start.lsn) {
+            facts.start = first.header.tip;
+        }
+        Control::create(storage, &branch, facts, evidence)?;
+        for segment in tail {
+            let second = branch.join(file_name(segment.first()));
+            storage.link(&segment.path, &second).map_err(Error::io("link", &second))?;
+        }
+        storage.sync_dir(&branch).map_err(Error::io("sync", &branch))?;
+        Ok(branch)
+    }
+}
+
+/// Finishes a recorded cut at `to`: idempotent, and harmless if only the record was left to be cleared.
+pub(crate) fn finish(storage: &dyn Storage, dir: &Path, control: &mut Control, to: Lsn) -> Result<()> {
+    let geometry = control.facts.geometry;
+    for (first, path) in segment_paths(dir)? {
+        if first >= to {
+            storage.remove(&path).map_err(Error::io("remove", &path))?;
+        } else if to < first.advance(geometry.body_bytes()) {
+            replace(storage, dir, &path, first, to, file_bytes(geometry))?;
+        }
+    }
+    storage.sync_dir(dir).map_err(Error::io("sync", dir))?;
+    control.change(|facts| {
+        facts.cut = None;
+        facts.history.cut(to);
+    })?;
+    let durable = control.evidence.durable;
+    if durable > to {
+        // the evidence spoke of the tail; recovery proves the kept part anew from the segment's beginning
+        let held =
+            Segment::open(storage, &dir.join(file_name(geometry.segment_of(to))), control.facts.stream, geometry);
+        let tip = held.map(|segment| segment.header.tip).unwrap_or(control.facts.start);
+        control.note(|evidence| {
+            evidence.durable = tip.lsn.min(to);
+            evidence.chain = tip.chain;
+            evidence.committed = evidence.committed.min(to);
+        })?;
+        control.sync_evidence()?;
+    }
+    Ok(())
+}
+
+/// Replaces the segment that is cut inside by a new file with its kept part and zeros behind.
+fn replace(storage: &dyn Storage, dir: &Path, path: &Path, first: Lsn, to: Lsn, bytes: u64) -> Result<()> {
+    let aside = dir.join("cut.new");
+    match storage.remove(&aside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", &aside)(error)),
+        _ => {}
+    }
+    let old = fs::File::open(path).map_err(Error::io("open", path))?;
+    let new = storage.create(&aside, bytes).map_err(Error::io("allocate", &aside))?;
+    let kept = crate::geometry::SEGMENT_HEADER_BYTES as u64 + to.bytes_since(first);
+    let mut buffer = vec![0; COPY_BYTES];
+    let mut at = 0;
+    while at < bytes {
+        let count = buffer.len().min((bytes - at) as usize);
+        buffer.fill(0);
+        if at < kept {
+            let wanted = count.min((kept - at) as usize);
+            std::os::unix::fs::FileExt::read_exact_at(&old, &mut buffer[..wanted], at)
+                .map_err(Error::io("read", path))?;
+        }
+        new.write_at(&buffer[..count], at).map_err(Error::io("write", &aside))?;
+        at += count as u64;
+    }
+    new.sync().map_err(Error::io("sync", &aside))?;
+    storage.rename(&aside, path).map_err(Error::io("rename", path))
+}

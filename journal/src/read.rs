@@ -1,0 +1,173 @@
+//! Reading a live journal: slices of the map below `written`, and verified walks over them.
+
+use std::sync::Arc;
+
+use zerocopy::FromBytes;
+
+use crate::cursor::{Cursor, Fault, FaultKind, Next, Tip};
+use crate::entry::{Entry, RawHeader};
+use crate::error::{Error, Result};
+use crate::geometry::HEADER_BYTES;
+use crate::log::Journal;
+use crate::lsn::{Lsn, LsnRange};
+use crate::recovery;
+use crate::segment::{Segment, Slice};
+use crate::time::Time;
+
+impl Journal {
+    /// Whole entries from `from` on, at most `bytes_max` bytes unless the first entry alone is larger, inside one
+    /// segment; `None` at the end of what is written. `from` must be the beginning of an entry.
+    ///
+    /// The bytes are not verified here: whoever receives them does. Errors: `Pruned`, `NotReached`, `Rot`.
+    pub fn slice(&self, from: Lsn, bytes_max: usize) -> Result<Option<Slice>> {
+        let written = self.board().written();
+        if from == written {
+            return Ok(None);
+        }
+        let Some(segment) = self.reachable(from, written)? else { return Ok(None) };
+        let end = written.min(segment.end());
+        let to = if end.bytes_since(from) <= bytes_max as u64 {
+            end
+        } else {
+            self.whole_entries(&segment, LsnRange::new(from, end), bytes_max as u64)?
+        };
+        Ok(Some(Slice::new(segment, LsnRange::new(from, to))))
+    }
+
+    /// A verified walk from `from` on, up to what is written whenever it looks. `from` must be the beginning of an
+    /// entry.
+    pub fn entries(&self, from: Lsn) -> Result<Entries> {
+        match self.tip_at(from)? {
+            Some(tip) => {
+                Ok(Entries { journal: self.clone(), cursor: Cursor::new(self.geometry(), tip), segment: None })
+            }
+            None => Err(Error::NotReached { wanted: from, end: self.board().written() }),
+        }
+    }
+
+    /// The tip at `lsn`, if an entry begins or ends there: its chain is what another node's log must have. Verifies
+    /// from the beginning of the segment on.
+    pub fn tip_at(&self, lsn: Lsn) -> Result<Option<Tip>> {
+        let tip = self.written_tip();
+        if lsn == tip.lsn {
+            return Ok(Some(tip));
+        }
+        let start = self.start_tip();
+        if lsn < start.lsn {
+            return Err(Error::Pruned { wanted: lsn, start: start.lsn });
+        }
+        let Some(segment) = self.segment_at(lsn).filter(|_| lsn < tip.lsn) else { return Ok(None) };
+        let first = if segment.header.tip.lsn < start.lsn { start } else { segment.header.tip };
+        let mut cursor = Cursor::new(self.geometry(), first);
+        while cursor.tip().lsn < lsn {
+            self.step(&mut cursor, &segment, tip.lsn)?;
+        }
+        Ok((cursor.tip().lsn == lsn).then(|| *cursor.tip()))
+    }
+
+    /// The position behind the last entry that is not younger than `at`: everything written up to that instant.
+    /// Looks at segment headers first, then walks one segment.
+    pub fn find_time(&self, at: Time) -> Result<Lsn> {
+        let written = self.written_tip();
+        let start = self.start_tip();
+        if written.time <= at {
+            return Ok(written.lsn);
+        }
+        let segment = {
+            let segments = self.segments();
+            let behind = segments.partition_point(|segment| segment.header.tip.time <= at);
+            behind.checked_sub(1).and_then(|index| segments.get(index)).map(Arc::clone)
+        };
+        let Some(segment) = segment else { return Ok(start.lsn) };
+        let first = if segment.header.tip.lsn < start.lsn { start } else { segment.header.tip };
+        let mut cursor = Cursor::new(self.geometry(), first);
+        let mut found = first.lsn;
+        while cursor.tip().lsn < written.lsn.min(segment.end()) {
+            self.step(&mut cursor, &segment, written.lsn)?;
+            if cursor.tip().time > at {
+                break;
+            }
+            found = cursor.tip().lsn;
+        }
+        Ok(found)
+    }
+
+    /// The segment that holds `from`; `None` when the journal ends exactly there.
+    fn reachable(&self, from: Lsn, written: Lsn) -> Result<Option<Arc<Segment>>> {
+        let start = self.start();
+        if from < start {
+            return Err(Error::Pruned { wanted: from, start });
+        }
+        if from > written {
+            return Err(Error::NotReached { wanted: from, end: written });
+        }
+        match self.segment_at(from) {
+            Some(segment) => Ok(Some(segment)),
+            // pruned between the two looks
+            None => Err(Error::Pruned { wanted: from, start: self.start() }),
+        }
+    }
+
+    /// The end of the last whole entry within `bytes_max` of the range, or of its first entry.
+    fn whole_entries(&self, segment: &Segment, range: LsnRange, bytes_max: u64) -> Result<Lsn> {
+        let mut to = range.from;
+        while to < range.to {
+            let bytes = segment.bytes(LsnRange::new(to, range.to));
+            let length = RawHeader::read_from_prefix(bytes).map(|(raw, _)| raw.length.get() as usize).unwrap_or(0);
+            let entry = length.next_multiple_of(crate::geometry::ENTRY_ALIGN) as u64;
+            if length < HEADER_BYTES || entry > bytes.len() as u64 {
+                let fault = Fault { at: to, kind: FaultKind::Length, to };
+                return Err(recovery::rot(segment, &fault, self.evidence()));
+            }
+            let next = to.advance(entry);
+            if next.bytes_since(range.from) > bytes_max && to > range.from {
+                break;
+            }
+            to = next;
+        }
+        Ok(to)
+    }
+
+    /// One verified step inside `segment`, below `written`.
+    fn step<'a>(&self, cursor: &mut Cursor, segment: &'a Segment, written: Lsn) -> Result<Entry<'a>> {
+        let at = cursor.tip().lsn;
+        let end = written.min(segment.end());
+        let fault = match cursor.next(segment.bytes(LsnRange::new(at, end))) {
+            Ok(Next::Entry(entry)) => return Ok(entry),
+            Ok(Next::Need(_)) => Fault { at, kind: FaultKind::Short, to: end },
+            Err(fault) => fault,
+        };
+        Err(recovery::rot(segment, &fault, self.board().durable()))
+    }
+}
+
+/// A verified walk over a live journal. See [`Journal::entries`].
+#[derive(Debug)]
+pub struct Entries {
+    journal: Journal,
+    cursor: Cursor,
+    segment: Option<Arc<Segment>>,
+}
+
+impl Entries {
+    /// The next entry; `None` at the end of what is written now: ask again after it moved.
+    ///
+    /// Errors: `Rot` with the exact range, `Pruned` when the walk was overtaken.
+    pub fn next_entry(&mut self) -> Result<Option<Entry<'_>>> {
+        let at = self.cursor.tip().lsn;
+        let written = self.journal.board().written();
+        if at >= written {
+            return Ok(None);
+        }
+        if self.segment.as_ref().is_none_or(|segment| segment.end() <= at) {
+            self.segment = self.journal.reachable(at, written)?;
+        }
+        let Some(segment) = &self.segment else { return Ok(None) };
+        self.journal.step(&mut self.cursor, segment, written).map(Some)
+    }
+
+    /// Where the walk stands.
+    pub fn tip(&self) -> &Tip {
+        self.cursor.tip()
+    }
+}

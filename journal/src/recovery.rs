@@ -1,0 +1,303 @@
+//! Opening: where does the log end, and what of it may be believed?
+//!
+//! ```text
+//!  start ........ evidence ........ end | torn tail, or nothing
+//!                 |  verified, then written again and synced
+//!                 walk begins at the segment that holds the evidence
+//! ```
+//! A bad entry above all evidence of durability is a torn tail and is cut; one below is rot and refuses.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::control::{self, Control};
+use crate::cursor::{Cursor, Fault, FaultKind, Next, Tip};
+use crate::entry::{EpochEntry, Kind, RawHeader, crc32c};
+use crate::epoch::{History, Opening};
+use crate::error::{Error, Result};
+use crate::geometry::{ENTRY_ALIGN, Geometry, HEADER_BYTES};
+use crate::id::NodeId;
+use crate::log::OpenReport;
+use crate::lsn::{Lsn, LsnRange};
+use crate::options::Options;
+use crate::segment::{Segment, parse_name};
+use crate::storage::Storage;
+
+use zerocopy::FromBytes;
+
+/// What recovery hands to the journal.
+pub(crate) struct Recovered {
+    pub(crate) control: Control,
+    pub(crate) segments: Vec<Arc<Segment>>,
+    pub(crate) tip: Tip,
+    pub(crate) report: OpenReport,
+}
+
+/// The tail is written again in pieces of this size.
+const REWRITE_BYTES: u64 = 1 << 20;
+
+/// True when the folder has a control file or a segment.
+pub(crate) fn holds_journal(dir: &Path) -> Result<bool> {
+    Ok(dir.join(control::NAME).exists() || !segment_paths(dir)?.is_empty())
+}
+
+/// The segment files in a folder, by first LSN.
+pub(crate) fn segment_paths(dir: &Path) -> Result<Vec<(Lsn, PathBuf)>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
+        let path = entry.map_err(Error::io("list", dir))?.path();
+        if let Some(first) = parse_name(&path) {
+            paths.push((first, path));
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// Opens control file and segments, finds the end, and makes everything up to it durable.
+pub(crate) fn recover(dir: &Path, options: &Options) -> Result<Recovered> {
+    let storage = &*options.host.storage;
+    let mut control = Control::open(storage, dir)?;
+    finish_cut(storage, dir, &mut control)?;
+    let (stream, geometry, start) = (control.facts.stream, control.facts.geometry, control.facts.start);
+    let segments = open_segments(storage, dir, &control)?;
+    let walk = Walk { segments: &segments, geometry, durable: control.evidence.durable };
+    let Found { tip, torn, openings } = walk.run(start, &control)?;
+    if let Some(fault) = torn {
+        refuse_rot_above(&segments, &fault, &control)?;
+    }
+    let durable = control.evidence.durable;
+    let leftovers = segments.iter().position(|segment| segment.first() >= tip.lsn).unwrap_or(segments.len());
+    let mut segments = segments;
+    for segment in segments.split_off(leftovers) {
+        // opened in advance, never reached by a whole entry
+        storage.remove(&segment.path).map_err(Error::io("remove", &segment.path))?;
+    }
+    let rewritten = LsnRange::new(durable, tip.lsn);
+    rewrite(&segments, rewritten, &control)?;
+    storage.sync_dir(dir).map_err(Error::io("sync", dir))?;
+
+    let was_poisoned = control.facts.poisoned;
+    let mut history = control.facts.history.clone();
+    history.cut(tip.lsn);
+    openings.into_iter().for_each(|opening| {
+        let _known = history.push(opening);
+    });
+    control.note(|evidence| {
+        evidence.durable = tip.lsn;
+        evidence.chain = tip.chain;
+        evidence.committed = evidence.committed.min(tip.lsn);
+    })?;
+    control.sync_evidence()?;
+    control.change(|facts| {
+        facts.poisoned = false;
+        facts.history = history;
+    })?;
+    let torn = torn.filter(|fault| fault.kind != FaultKind::Zero).map(|fault| torn_range(&fault, geometry));
+    debug_assert_eq!(control.facts.stream, stream);
+    Ok(Recovered { control, segments, tip, report: OpenReport { torn, rewritten, was_poisoned } })
+}
+
+/// What is cut of a torn tail: the entry, as far as its header can be believed, else to the end of its segment.
+fn torn_range(fault: &Fault, geometry: Geometry) -> LsnRange {
+    let to = if fault.to > fault.at { fault.to } else { fault.at.advance(geometry.room(fault.at)) };
+    LsnRange::new(fault.at, to)
+}
+
+/// A cut that was recorded and not finished is finished: nothing above it is ever read.
+fn finish_cut(storage: &dyn Storage, dir: &Path, control: &mut Control) -> Result<()> {
+    match control.facts.cut {
+        None => Ok(()),
+        Some(to) => crate::cut::finish(storage, dir, control, to),
+    }
+}
+
+fn open_segments(storage: &dyn Storage, dir: &Path, control: &Control) -> Result<Vec<Arc<Segment>>> {
+    let facts = &control.facts;
+    let mut expected = facts.geometry.segment_of(facts.start.lsn);
+    let mut segments = Vec::new();
+    for (first, path) in segment_paths(dir)? {
+        if first < expected && segments.is_empty() {
+            // pruned: the control file said so before the name went
+            storage.remove(&path).map_err(Error::io("remove", &path))?;
+            continue;
+        }
+        if first != expected {
+            break;
+        }
+        segments.push(Arc::new(Segment::open(storage, &path, facts.stream, facts.geometry)?));
+        expected = expected.advance(facts.geometry.body_bytes());
+    }
+    if expected < control.evidence.durable {
+        return Err(Error::Corrupt {
+            path: dir.join(crate::segment::file_name(expected)),
+            what: format!(
+                "this segment is missing, and entries up to LSN {} were durable. Nothing was changed; restore this node from its peer or a depot",
+                control.evidence.durable
+            ),
+        });
+    }
+    Ok(segments)
+}
+
+struct Walk<'a> {
+    segments: &'a [Arc<Segment>],
+    geometry: Geometry,
+    durable: Lsn,
+}
+
+struct Found {
+    tip: Tip,
+    /// Why the walk ended, if not at the end of the last segment.
+    torn: Option<Fault>,
+    openings: Vec<Opening>,
+}
+
+impl Walk<'_> {
+    /// Walks from the segment that holds the evidence to the end.
+    fn run(&self, start: Tip, control: &Control) -> Result<Found> {
+        let holder = self.segments.iter().rposition(|segment| segment.header.tip.lsn <= self.durable);
+        let mut found = Found { tip: start, torn: None, openings: Vec::new() };
+        let Some(holder) = holder else { return Ok(found) };
+        found.tip = self.segments[holder].header.tip.max_lsn(start);
+        let mut passed = found.tip.lsn == self.durable;
+        for segment in &self.segments[holder..] {
+            let mut cursor = Cursor::new(self.geometry, found.tip);
+            if segment.header.tip != found.tip && segment.header.tip.lsn >= start.lsn {
+                let fault = Fault { at: found.tip.lsn, kind: FaultKind::Chain, to: segment.end() };
+                return self.ended(found, fault, segment);
+            }
+            while cursor.tip().lsn < segment.end() {
+                let at = *cursor.tip();
+                match cursor.next(segment.bytes(LsnRange::new(at.lsn, segment.end()))) {
+                    Ok(Next::Entry(entry)) => {
+                        if entry.header.kind == Some(Kind::Epoch)
+                            && let Some(epoch) = EpochEntry::decode(entry.payload)
+                        {
+                            found.openings.push(epoch.opening(&entry.header, at.chain));
+                        }
+                    }
+                    Ok(Next::Need(_)) => {
+                        let fault = Fault { at: at.lsn, kind: FaultKind::Short, to: segment.end() };
+                        return self.ended(found, fault, segment);
+                    }
+                    Err(fault) => return self.ended(found, fault, segment),
+                }
+                found.tip = *cursor.tip();
+                if found.tip.lsn == self.durable {
+                    passed = true;
+                    if found.tip.chain != control.evidence.chain {
+                        let fault = Fault { at: at.lsn, kind: FaultKind::Chain, to: found.tip.lsn };
+                        return Err(self.rot(&fault, segment));
+                    }
+                }
+            }
+        }
+        if !passed && self.durable > found.tip.lsn {
+            let segment = &self.segments[self.segments.len() - 1];
+            let fault = Fault { at: found.tip.lsn, kind: FaultKind::Short, to: self.durable };
+            return Err(self.rot(&fault, segment));
+        }
+        Ok(found)
+    }
+
+    fn ended(&self, mut found: Found, fault: Fault, segment: &Segment) -> Result<Found> {
+        if fault.at < self.durable {
+            return Err(self.rot(&fault, segment));
+        }
+        if fault.kind == FaultKind::Unknown {
+            return Err(Error::Incompatible {
+                path: segment.path.clone(),
+                what: format!("{fault}. Open it with a newer version of towline"),
+            });
+        }
+        found.torn = Some(fault);
+        Ok(found)
+    }
+
+    fn rot(&self, fault: &Fault, segment: &Segment) -> Error {
+        rot(segment, fault, self.durable)
+    }
+}
+
+impl Tip {
+    /// The tip that is further on.
+    fn max_lsn(self, other: Tip) -> Tip {
+        if other.lsn > self.lsn { other } else { self }
+    }
+}
+
+/// The error for a damaged entry below what was durable. Where its header can't be believed, the range ends at the next
+/// entry that can be found behind it, or at the end of the segment.
+pub(crate) fn rot(segment: &Segment, fault: &Fault, durable: Lsn) -> Error {
+    let bytes = segment.bytes(LsnRange::new(fault.at, segment.end()));
+    let to = if fault.to > fault.at { fault.to } else { next_entry(bytes, fault.at).unwrap_or(segment.end()) };
+    Error::Rot { path: segment.path.clone(), range: LsnRange::new(fault.at, to), fault: *fault, durable }
+}
+
+/// Where the next believable entry begins behind a damaged one at `at`: a header that names its own place, with a
+/// payload that matches it.
+pub(crate) fn next_entry(bytes: &[u8], at: Lsn) -> Option<Lsn> {
+    believable(bytes, at).map(|header| header.lsn)
+}
+
+fn believable(bytes: &[u8], at: Lsn) -> Option<crate::entry::Header> {
+    let mut offset = ENTRY_ALIGN;
+    while offset + HEADER_BYTES <= bytes.len() {
+        let here = at.advance(offset as u64);
+        let raw = RawHeader::read_from_prefix(&bytes[offset..]).ok().map(|(raw, _)| raw);
+        if let Some(raw) = raw
+            && raw.lsn.get() == here.get()
+            && raw.length.get() as usize >= HEADER_BYTES
+        {
+            let header = raw.numbers();
+            let payload = bytes.get(offset + HEADER_BYTES..offset + header.length as usize);
+            if payload.is_some_and(|payload| crc32c(payload) == header.payload_crc) {
+                return Some(header);
+            }
+        }
+        offset += ENTRY_ALIGN;
+    }
+    None
+}
+
+/// A bad entry behind the evidence of the control file may still have been durable: entries of this node's own runs
+/// behind it say what was durable when they were written.
+fn refuse_rot_above(segments: &[Arc<Segment>], fault: &Fault, control: &Control) -> Result<()> {
+    let Some(segment) = segments.iter().find(|segment| segment.first() <= fault.at && fault.at < segment.end()) else {
+        return Ok(());
+    };
+    let mut at = fault.at;
+    while let Some(header) = believable(segment.bytes(LsnRange::new(at, segment.end())), at) {
+        if header.durable > fault.at && written_here(&control.facts.history, header.run_id, control.facts.node) {
+            return Err(rot(segment, fault, header.durable));
+        }
+        at = header.lsn;
+    }
+    Ok(())
+}
+
+fn written_here(history: &History, run_id: u64, node: NodeId) -> bool {
+    history.openings().iter().any(|opening| opening.run_id == run_id && opening.node == node)
+}
+
+/// Writes the same bytes again and syncs them: after a failed sync the page cache shows what the disk doesn't have.
+fn rewrite(segments: &[Arc<Segment>], range: LsnRange, control: &Control) -> Result<()> {
+    for segment in segments.iter().filter(|segment| segment.end() > range.from && segment.first() < range.to) {
+        let mut at = range.from.max(segment.header.tip.lsn);
+        let to = range.to.min(segment.end());
+        while at < to {
+            let piece = LsnRange::new(at, to.min(at.advance(REWRITE_BYTES)));
+            let bytes = segment.bytes(piece).to_vec();
+            segment.write(at, &bytes).map_err(Error::io("write", &segment.path))?;
+            at = piece.to;
+        }
+        segment.sync().map_err(|source| Error::Poisoned {
+            path: segment.path.clone(),
+            cause: source.to_string(),
+            durable: control.evidence.durable,
+        })?;
+    }
+    Ok(())
+}

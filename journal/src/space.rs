@@ -1,0 +1,193 @@
+//! Segment files before and after their life: allocated for real and written once in full, so that a durable append
+//! into them changes no file-system metadata; recycled when pruned.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::geometry::Geometry;
+use crate::lsn::Lsn;
+use crate::segment::file_bytes;
+use crate::storage::{Storage, StorageFile};
+
+const POOL: &str = "pool";
+/// Recycled files beyond this are removed instead of kept.
+const SPARES_MAX: usize = 4;
+static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+
+/// A segment file that is ready to be used.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<dyn StorageFile>,
+}
+
+/// The spare files of a journal.
+#[derive(Debug)]
+pub(crate) struct Space {
+    storage: Arc<dyn Storage>,
+    pool: PathBuf,
+    geometry: Geometry,
+    budget_bytes: u64,
+    spares: VecDeque<Spare>,
+    /// The log has room up to here: end of the last segment, and the spares behind it.
+    reserved_to: Lsn,
+    /// Bytes that the folder takes: segments, spares and branches.
+    used_bytes: u64,
+    next_number: u64,
+}
+
+impl Space {
+    /// Opens the pool in `dir`: spares of the right size are kept, half-made ones removed.
+    pub(crate) fn open(
+        storage: Arc<dyn Storage>,
+        dir: &Path,
+        geometry: Geometry,
+        budget_bytes: u64,
+        segments_end: Lsn,
+        segments_count: usize,
+    ) -> Result<Space> {
+        let pool = dir.join(POOL);
+        storage.create_dir(&pool).map_err(Error::io("create", &pool))?;
+        let mut space = Space {
+            storage,
+            pool,
+            geometry,
+            budget_bytes,
+            spares: VecDeque::new(),
+            reserved_to: segments_end,
+            used_bytes: file_bytes(geometry) * segments_count as u64,
+            next_number: 0,
+        };
+        for entry in fs::read_dir(&space.pool).map_err(Error::io("list", &space.pool))? {
+            let path = entry.map_err(Error::io("list", &space.pool))?.path();
+            let whole = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("spare-"));
+            let number = whole.and_then(|number| number.parse::<u64>().ok());
+            let bytes = fs::metadata(&path).map_err(Error::io("look at", &path))?.len();
+            match number {
+                Some(number) if bytes == file_bytes(geometry) => {
+                    space.next_number = space.next_number.max(number + 1);
+                    let file = space.storage.open(&path).map_err(Error::io("open", &path))?;
+                    space.keep(Spare { path, file });
+                }
+                _ => space.storage.remove(&path).map_err(Error::io("remove", &path))?,
+            }
+        }
+        Ok(space)
+    }
+
+    /// The log has room up to here.
+    pub(crate) fn reserved_to(&self) -> Lsn {
+        self.reserved_to
+    }
+
+    /// Makes room up to `to`; `Full` changes nothing.
+    pub(crate) fn reserve(&mut self, to: Lsn) -> Result<Lsn> {
+        while self.reserved_to < to {
+            let spare = self.make()?;
+            self.keep(spare);
+        }
+        Ok(self.reserved_to)
+    }
+
+    /// Takes a spare out of the pool for the next segment. Its room stays counted: it becomes a segment.
+    pub(crate) fn take(&mut self) -> Result<Spare> {
+        match self.spares.pop_front() {
+            Some(spare) => Ok(spare),
+            None => {
+                let spare = self.make()?;
+                self.count(1);
+                Ok(spare)
+            }
+        }
+    }
+
+    /// Puts a spare back whose use failed.
+    pub(crate) fn put_back(&mut self, spare: Spare) {
+        self.spares.push_front(spare);
+    }
+
+    /// Takes over a pruned segment's file, or removes it when there are spares enough.
+    pub(crate) fn recycle(&mut self, old: &Path, file: Arc<dyn StorageFile>) -> Result<()> {
+        if self.spares.len() >= SPARES_MAX {
+            self.storage.remove(old).map_err(Error::io("remove", old))?;
+            self.forget();
+            return Ok(());
+        }
+        let path = self.next_path("spare");
+        self.storage.rename(old, &path).map_err(Error::io("rename", old))?;
+        self.spares.push_back(Spare { path, file });
+        self.reserved_to = self.reserved_to.advance(self.geometry.body_bytes());
+        Ok(())
+    }
+
+    /// A segment file left the journal for good.
+    pub(crate) fn forget(&mut self) {
+        self.used_bytes = self.used_bytes.saturating_sub(file_bytes(self.geometry));
+    }
+
+    /// Starts counting again after a cut: the segments now end at `segments_end`; the files of the cut tail live on in
+    /// a branch and stay counted.
+    pub(crate) fn segments_end_at(&mut self, segments_end: Lsn) {
+        self.reserved_to = segments_end.advance(self.geometry.body_bytes() * self.spares.len() as u64);
+    }
+
+    /// Counts a segment file that came in without the pool.
+    pub(crate) fn count_file(&mut self) {
+        self.used_bytes += file_bytes(self.geometry);
+    }
+
+    fn keep(&mut self, spare: Spare) {
+        self.spares.push_back(spare);
+        self.count(1);
+    }
+
+    fn count(&mut self, files: u64) {
+        self.used_bytes += files * file_bytes(self.geometry);
+        self.reserved_to = self.reserved_to.advance(files * self.geometry.body_bytes());
+    }
+
+    /// Allocates a file and writes it once in full: later syncs of it then carry data alone, no metadata.
+    fn make(&mut self) -> Result<Spare> {
+        let bytes = file_bytes(self.geometry);
+        let aside = self.next_path("new");
+        if self.used_bytes.saturating_add(bytes) > self.budget_bytes {
+            let why = format!("the journal's budget of {} bytes is used up", self.budget_bytes);
+            return Err(Error::Full { path: aside, source: io::Error::new(io::ErrorKind::QuotaExceeded, why) });
+        }
+        let file = self.storage.create(&aside, bytes).map_err(Error::io("allocate", &aside))?;
+        let made = self.fill(&aside, &*file, bytes).and_then(|()| {
+            let path = self.next_path("spare");
+            self.storage.rename(&aside, &path).map_err(Error::io("rename", &aside))?;
+            Ok(path)
+        });
+        match made {
+            Ok(path) => Ok(Spare { path, file }),
+            Err(error) => {
+                // half a spare is worth nothing; if it can't be removed now, opening removes it
+                if let Err(left) = self.storage.remove(&aside) {
+                    tracing::debug!(path = %aside.display(), error = %left, "remove a half-made spare");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(&self, path: &Path, file: &dyn StorageFile, bytes: u64) -> Result<()> {
+        let mut at = 0;
+        while at < bytes {
+            let count = ZEROS.len().min((bytes - at) as usize);
+            file.write_at(&ZEROS[..count], at).map_err(Error::io("write", path))?;
+            at += count as u64;
+        }
+        file.sync().map_err(Error::io("sync", path))
+    }
+
+    fn next_path(&mut self, prefix: &str) -> PathBuf {
+        self.next_number += 1;
+        self.pool.join(format!("{prefix}-{}", self.next_number))
+    }
+}

@@ -1,0 +1,3 @@
+//! The journal through its public door.
+
+mod lifecycle;
