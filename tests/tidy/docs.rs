@@ -1,4 +1,4 @@
-//! Links in documents lead to files and headings that exist.
+//! Links in documents lead to files and headings that exist; each wrong config sample has its expected message.
 
 use std::path::Path;
 
@@ -16,6 +16,28 @@ pub(crate) fn check(files: &[Text], root: &Path) -> Vec<String> {
             } else if !anchor.is_empty() && !anchors(&to).iter().any(|known| known == anchor) {
                 findings.push(format!("{}:{number}: no such heading: {target}", file.path));
             }
+        }
+    }
+    findings.extend(check_samples(files));
+    findings
+}
+
+/// Right samples are there, and every wrong one has the message that it must end with beside it.
+fn check_samples(files: &[Text]) -> Vec<String> {
+    let invalid: Vec<&Text> = files.iter().filter(|file| file.path.starts_with("config/samples/invalid/")).collect();
+    let right = files.iter().any(|file| file.path.starts_with("config/samples/") && !file.path.contains("/invalid/"));
+    let mut findings = Vec::new();
+    if invalid.is_empty() || !right {
+        findings.push("config/samples: there must be right samples, and wrong ones in invalid/".to_owned());
+    }
+    for file in &invalid {
+        let (stem, other) = match file.path.rsplit_once('.') {
+            Some((stem, "ron")) => (stem, "txt"),
+            Some((stem, "txt")) => (stem, "ron"),
+            _ => (file.path.as_str(), "ron and txt"),
+        };
+        if !invalid.iter().any(|found| found.path == format!("{stem}.{other}")) {
+            findings.push(format!("{}: {stem}.{other} is missing beside it", file.path));
         }
     }
     findings
@@ -63,10 +85,25 @@ fn links_are_found_outside_of_code() {
 #[test]
 fn a_dead_link_is_found() {
     let text = Text { path: "README.md".to_owned(), text: "[x](nowhere.md)\n[y](Cargo.toml)\n".to_owned() };
-    assert_eq!(check(&[text], &crate::root()), ["README.md:1: no such file: nowhere.md"]);
+    assert!(check(&[text], &crate::root()).contains(&"README.md:1: no such file: nowhere.md".to_owned()));
 }
 
 #[test]
 fn headings_become_anchors() {
     assert_eq!(anchor("What `Sync` loses, and when"), "what-sync-loses-and-when");
+}
+
+#[test]
+fn a_sample_without_its_message_is_found() {
+    let text = |path: &str| Text { path: path.to_owned(), text: String::new() };
+    let files = ["pair.ron", "invalid/a.ron", "invalid/b.ron", "invalid/b.txt", "invalid/c.txt"];
+    let files = files.map(|name| text(&format!("config/samples/{name}")));
+    assert_eq!(
+        check_samples(&files),
+        [
+            "config/samples/invalid/a.ron: config/samples/invalid/a.txt is missing beside it",
+            "config/samples/invalid/c.txt: config/samples/invalid/c.ron is missing beside it"
+        ]
+    );
+    assert_eq!(check_samples(&files[1..2]).len(), 2);
 }

@@ -192,7 +192,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_goes_in_comes_out(input in proptest::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..300), piece in 1usize..40) {
+        fn what_goes_in_comes_out(
+            input in proptest::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..300),
+            piece in 1usize..40,
+        ) {
             for frames in [Frames::Lines, Frames::Raw] {
                 let records = split(frames, &input, piece, 1000).expect("it fits");
                 prop_assert_eq!(join(frames, &records), input.clone());
@@ -200,7 +203,10 @@ mod tests {
         }
 
         #[test]
-        fn any_records_pass_len32(records in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..50), 0..20), piece in 1usize..40) {
+        fn any_records_pass_len32(
+            records in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..50), 0..20),
+            piece in 1usize..40,
+        ) {
             let records: Vec<_> = records.into_iter().map(|record| (false, record)).collect();
             let bytes = join(Frames::Len32, &records);
             prop_assert_eq!(split(Frames::Len32, &bytes, piece, 50).expect("it fits"), records);
