@@ -23,3 +23,6 @@ pub use message::*;
 pub use reader::{Frame, Reader};
 pub use tls::{CA_FILE, CERT_FILE, KEY_FILE, Security, Tls};
 pub use writer::Writer;
+
+#[cfg(test)]
+mod tests;

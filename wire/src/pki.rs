@@ -13,6 +13,7 @@ use rcgen::{
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, DnsName};
+use uuid::Uuid;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::error::{Error, Result};
@@ -38,7 +39,8 @@ pub fn init(dir: &Path) -> Result<()> {
     let (cert_path, key_path) = (dir.join(CA_FILE), dir.join(CA_KEY_FILE));
     vacant(&[&cert_path, &key_path])?;
     let key = KeyPair::generate().map_err(|error| pki(&key_path, error))?;
-    let mut params = params("Towline CA", CA_DAYS);
+    // two CAs need two names: whoever checks a certificate looks for its issuer by name first
+    let mut params = params(&format!("Towline CA {}", Uuid::new_v4()), CA_DAYS);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let cert = params.self_signed(&key).map_err(|error| pki(&cert_path, error))?;

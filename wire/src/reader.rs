@@ -106,6 +106,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn buffer_bytes(&self) -> usize {
+        self.inbox.buffer.len()
+    }
+
     /// What is underneath.
     pub fn get_mut(&mut self) -> &mut R {
         &mut self.inner

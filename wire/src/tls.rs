@@ -110,6 +110,14 @@ impl Tls {
         Ok(Tls { client: Arc::new(client), server: Arc::new(server), names })
     }
 
+    /// A node with this certificate that trusts whom `other` trusts.
+    #[cfg(test)]
+    pub(crate) fn with_trust_of(&self, other: &Tls) -> Tls {
+        let mut client = ClientConfig::clone(&other.client);
+        client.client_auth_cert_resolver = self.client.client_auth_cert_resolver.clone();
+        Tls { client: Arc::new(client), ..self.clone() }
+    }
+
     /// The names in this node's own certificate: the common name first.
     pub fn names(&self) -> &[String] {
         &self.names
@@ -146,7 +154,8 @@ fn ip(bytes: &[u8]) -> Option<std::net::IpAddr> {
 /// A TLS error in words an operator can act on.
 pub(crate) fn explain(error: &rustls::Error) -> Error {
     let text = match error {
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => format!(
+        // a CA of the same name, another key: its signature doesn't fit
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => format!(
             "the other side's certificate was not issued by this node's {CA_FILE}: it is a stranger. Issue both from one CA (towline pki issue)"
         ),
         rustls::Error::InvalidCertificate(
