@@ -192,6 +192,14 @@ impl<'a> Source<'a> {
     }
 }
 
+impl journal::Source for Source<'_> {
+    type Error = Error;
+
+    fn next_entry(&mut self) -> Result<Option<Entry<'_>>> {
+        Source::next_entry(self)
+    }
+}
+
 impl fmt::Debug for Source<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Source").field("tip", self.cursor.tip()).field("next_step", &self.next_step).finish()
