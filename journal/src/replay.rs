@@ -35,6 +35,22 @@ impl<S: Source + ?Sized> Source for &mut S {
     }
 }
 
+impl Source for crate::Entries {
+    type Error = crate::Error;
+
+    fn next_entry(&mut self) -> crate::Result<Option<Entry<'_>>> {
+        crate::Entries::next_entry(self)
+    }
+}
+
+impl Source for crate::offline::Entries<'_> {
+    type Error = crate::Error;
+
+    fn next_entry(&mut self) -> crate::Result<Option<Entry<'_>>> {
+        crate::offline::Entries::next_entry(self)
+    }
+}
+
 /// How far a replay may go: an entry is replayed when it ends at or below `lsn` and its time is at most `time`.
 ///
 /// A record counts when its last entry is replayed; a bound in the middle of one leaves it out.
@@ -149,7 +165,7 @@ impl<S: Source> Replay<S> {
         }
     }
 
-    /// The source, for questions about it.
+    /// Where it reads, for questions about it.
     pub fn source(&self) -> &S {
         &self.source
     }
