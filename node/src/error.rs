@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use journal::Class;
+use journal::{Class, Term};
 
 use crate::control::Failure;
 
@@ -111,10 +111,83 @@ pub enum Error {
         /// The text.
         name: String,
     },
+    /// The log refused or failed.
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+    /// The stream's policy can't be met.
+    #[error(transparent)]
+    Policy(#[from] shipper::PolicyError),
+    /// The start gate is closed: nothing is taken yet.
+    #[error("{stream} takes nothing yet: {}", not_ready(waits_for, trouble.as_deref()))]
+    NotReady {
+        /// The stream.
+        stream: String,
+        /// Peers that must be met first.
+        waits_for: Vec<String>,
+        /// What went wrong, if something did.
+        trouble: Option<String>,
+    },
+    /// A higher term exists.
+    #[error("fenced: term {by} exists. This node acknowledges nothing any more")]
+    Fenced {
+        /// The higher term.
+        by: Term,
+    },
+    /// A write or a sync failed for good.
+    #[error("{}: {reason}", path.display())]
+    Failed {
+        /// The journal's folder.
+        path: PathBuf,
+        /// What happened.
+        reason: String,
+    },
+    /// The stream was closed.
+    #[error("the stream is closed")]
+    Closed,
+    /// Something that only a primary can do.
+    #[error("{stream} can't be written here: this node is its {role}")]
+    NotPrimary {
+        /// The stream.
+        stream: String,
+        /// What this node is.
+        role: &'static str,
+    },
+    /// A segment size that can't be.
+    #[error("{bytes} bytes can't be the size of a segment: a power of two from 64 KiB to 1 GiB")]
+    Segment {
+        /// The size.
+        bytes: u32,
+    },
+    /// There is no stream of that name.
+    #[error("there is no stream {stream} here; there is {}", there(known))]
+    NoStream {
+        /// The name.
+        stream: String,
+        /// Those that are here.
+        known: Vec<String>,
+    },
+    /// Something that can't name a mark.
+    #[error("{name:?} can't name a mark: 1 to 200 bytes without control characters")]
+    Mark {
+        /// The text.
+        name: String,
+    },
+}
+
+fn not_ready(waits_for: &[String], trouble: Option<&str>) -> String {
+    match (trouble, waits_for) {
+        (Some(trouble), _) => trouble.to_owned(),
+        (None, []) => "it is starting".into(),
+        (None, peers) => format!("it waits for {} to connect", peers.join(" and ")),
+    }
+}
+
+fn there(known: &[String]) -> String {
+    if known.is_empty() { "none".into() } else { known.join(", ") }
 }
 
 /// Results of this crate.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// Who must act.
@@ -133,7 +206,15 @@ impl Error {
             Error::Foreign { .. } => Class::Refused,
             Error::Damaged { .. } => Class::Corrupt,
             Error::Version { .. } => Class::Incompatible,
-            Error::OtherNode { .. } | Error::Name { .. } => Class::Config,
+            Error::OtherNode { .. } | Error::Name { .. } | Error::Segment { .. } => Class::Config,
+            Error::Journal(error) => error.class(),
+            Error::Policy(error) => error.class(),
+            Error::NotReady { .. } | Error::Closed => Class::Unknown,
+            Error::Fenced { .. } => Class::Fenced,
+            Error::Failed { .. } => Class::Io,
+            Error::NotPrimary { .. } => Class::Refused,
+            Error::NoStream { .. } => Class::Absent,
+            Error::Mark { .. } => Class::Usage,
         }
     }
 
@@ -153,7 +234,16 @@ impl Error {
             Error::Foreign { .. } => Some("choose another folder; nothing was changed in this one".into()),
             Error::OtherNode { is, .. } => Some(format!("leave --node away, or say --node {is}")),
             Error::Version { .. } => Some("use the towline that made it, or a newer one".into()),
-            Error::Io { .. } | Error::Damaged { .. } | Error::Name { .. } => None,
+            Error::NotReady { stream, .. } => {
+                Some(format!("start what it waits for; to go on without: towline promote {stream} --accept-loss"))
+            }
+            Error::Fenced { .. } => Some("write to the node that was promoted; towline status says more".into()),
+            Error::NotPrimary { .. } => Some("write to the primary; to make this node it: towline promote".into()),
+            Error::Failed { .. } => {
+                Some("check the disk, then start the node again; what it acknowledged is kept".into())
+            }
+            Error::Journal(_) | Error::Policy(_) | Error::Closed | Error::NoStream { .. } | Error::Mark { .. } => None,
+            Error::Io { .. } | Error::Damaged { .. } | Error::Name { .. } | Error::Segment { .. } => None,
         }
     }
 
@@ -161,5 +251,19 @@ impl Error {
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_owned();
         move |source| Error::Io { doing, path, source }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        match error {
+            Error::Answer(failure) => failure,
+            error => Failure {
+                class: error.class().name().into(),
+                message: error.to_string(),
+                hint: error.hint(),
+                lsn: None,
+            },
+        }
     }
 }

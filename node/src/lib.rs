@@ -8,13 +8,17 @@ pub mod control;
 mod data;
 mod error;
 mod options;
+mod running;
 mod status;
 mod stop;
+mod stream;
 
 pub use data::{Data, StreamFolder, check_name};
 pub use error::{Error, Result};
 pub use options::{
     DEAD_AFTER, DepotAt, DepotOptions, FirstRole, Options, PeerOptions, STOP_TIMEOUT, Security, StreamOptions,
 };
+pub use running::{Ready, ReadyStream, Stopped, run, stop_on_signals};
 pub use status::{DestinationStatus, Lag, NodeStatus, RoleName, SourceStatus, State, StreamStatus, Watermarks};
 pub use stop::Stop;
+pub use stream::{Stream, StreamBuilder, Ticket};

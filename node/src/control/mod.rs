@@ -29,7 +29,7 @@ pub use protocol::{
     SCHEMA, Ship, ShipWhen, Shipped, Status, StatusOf, Stopping, TailFrom, Tailing, Until, Wait,
 };
 pub(crate) use server::Listener;
-pub(crate) use service::{Appender, Incoming, Over, Patience, Reach, Service, Tailer};
+pub(crate) use service::{Appender, Incoming, Patience, Reach, Service, Tailer};
 pub(crate) use tail::push_record;
 
 use std::path::{Path, PathBuf};

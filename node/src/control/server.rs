@@ -52,11 +52,6 @@ impl Listener {
         Ok(Listener { socket, path })
     }
 
-    /// Where.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Serves until `stop`, then gives the connections until its deadline to end. Blocking.
     pub(crate) fn run(self, service: &Arc<dyn Service>, stop: &Stop) {
         let connections = Arc::new(Connections::default());
@@ -162,7 +157,7 @@ fn serve(stream: &UnixStream, service: &dyn Service, stop: &Stop) -> io::Result<
             Command::Promote(promote) => answer(stream, service.promote(&promote))?,
             Command::Stop => answer(stream, Ok(service.stop()))?,
             Command::Append(append) => {
-                let appender = match service.appender(&append) {
+                let appender = match service.appender(&append, &patience(append.timeout_ms)) {
                     Ok(appender) => appender,
                     Err(failure) => return say(stream, &Answer::<()>::Error(failure)),
                 };
@@ -183,7 +178,7 @@ fn serve(stream: &UnixStream, service: &dyn Service, stop: &Stop) -> io::Result<
 }
 
 /// The next request, or why it is none; `None` when the client is done.
-fn read_request(input: &mut BufReader<&UnixStream>) -> io::Result<Option<std::result::Result<Request, Failure>>> {
+fn read_request(input: &mut BufReader<&UnixStream>) -> io::Result<Option<Result<Request, Failure>>> {
     if input.buffer().is_empty() {
         input.get_ref().set_read_timeout(Some(REQUEST_WITHIN))?;
     }
@@ -199,7 +194,7 @@ fn read_request(input: &mut BufReader<&UnixStream>) -> io::Result<Option<std::re
     Ok(Some(parse(&line)))
 }
 
-fn parse(line: &[u8]) -> std::result::Result<Request, Failure> {
+fn parse(line: &[u8]) -> Result<Request, Failure> {
     #[derive(serde::Deserialize)]
     struct Schema {
         schema: u32,
@@ -217,7 +212,7 @@ fn parse(line: &[u8]) -> std::result::Result<Request, Failure> {
     serde_json::from_slice(line).map_err(not_understood)
 }
 
-fn answer<T: Serialize>(stream: &UnixStream, result: std::result::Result<T, Failure>) -> io::Result<()> {
+fn answer<T: Serialize>(stream: &UnixStream, result: Result<T, Failure>) -> io::Result<()> {
     match result {
         Ok(value) => say(stream, &Answer::Ok(value)),
         Err(failure) => say(stream, &Answer::<()>::Error(failure)),

@@ -25,7 +25,7 @@ pub(crate) trait Service: Send + Sync {
     fn ship(&self, ship: &Ship, patience: &Patience<'_>) -> Result<Vec<Shipped>, Failure>;
     fn promote(&self, promote: &Promote) -> Result<Promoted, Failure>;
     fn stop(&self) -> Stopping;
-    fn appender(&self, append: &Append) -> Result<Arc<dyn Appender>, Failure>;
+    fn appender(&self, append: &Append, patience: &Patience<'_>) -> Result<Arc<dyn Appender>, Failure>;
     fn tailer(&self, tail: &TailFrom) -> Result<Box<dyn Tailer>, Failure>;
 }
 

@@ -118,7 +118,7 @@ impl Service for MadeNode {
         Stopping { pid: 1, data: "/".into() }
     }
 
-    fn appender(&self, append: &Append) -> Result<Arc<dyn Appender>, Failure> {
+    fn appender(&self, append: &Append, _: &Patience<'_>) -> Result<Arc<dyn Appender>, Failure> {
         if append.stream != "log" {
             return Err(Failure::new(Class::Absent, "no such stream"));
         }

@@ -1,0 +1,82 @@
+//! The node behind its control socket.
+
+use std::sync::Arc;
+
+use journal::{Class, Lsn, RECORD_BYTES_MAX_DEFAULT};
+
+use super::Node;
+use super::appender::{self, StreamAppender};
+use crate::control::{
+    Append, Appender, Failure, Level, Mark, Marked, Patience, Promote, Promoted, Reached, SCHEMA, Service, Ship,
+    Shipped, Status, StatusOf, Stopping, TailFrom, Tailer, Until, Wait,
+};
+use crate::status::NodeStatus;
+use crate::stream::JournalTail;
+
+impl Service for Node {
+    fn status(&self, of: &StatusOf) -> Result<Status, Failure> {
+        let streams = match &of.stream {
+            Some(name) => vec![self.place(name)?.status()],
+            None => {
+                let places: Vec<_> = self.places().values().cloned().collect();
+                places.iter().map(|place| place.status()).collect()
+            }
+        };
+        Ok(NodeStatus {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION").into(),
+            node: self.data.name().into(),
+            node_id: self.data.node().to_string(),
+            pid: std::process::id(),
+            data: self.data.path().into(),
+            listen: self.listen.get().map(ToString::to_string),
+            streams,
+        })
+    }
+
+    fn wait(&self, wait: &Wait, patience: &Patience<'_>) -> Result<Reached, Failure> {
+        let stream = self.place(&wait.stream)?.primary()?;
+        appender::wait_ready(&stream, patience)?;
+        let lsn = wait.lsn.map_or_else(|| stream.journal().board().staged(), Lsn::new);
+        let level = match wait.until {
+            Until::Connected | Until::InSync | Until::Durable | Until::Shipped => Level::Durable,
+        };
+        let reach = appender::wait(&stream, lsn, level, patience)?;
+        Ok(Reached { until: wait.until, lsn: lsn.get(), alone: reach.alone })
+    }
+
+    fn mark(&self, mark: &Mark, patience: &Patience<'_>) -> Result<Marked, Failure> {
+        let stream = self.place(&mark.stream)?.primary()?;
+        appender::wait_ready(&stream, patience)?;
+        let lsn = stream.mark(&mark.name)?.lsn();
+        let reach = appender::wait(&stream, lsn, mark.wait, patience)?;
+        Ok(Marked { name: mark.name.clone(), lsn: lsn.get(), level: mark.wait, alone: reach.alone })
+    }
+
+    fn ship(&self, ship: &Ship, _: &Patience<'_>) -> Result<Vec<Shipped>, Failure> {
+        let _ = ship;
+        Err(Failure::new(Class::Absent, "there is no depot"))
+    }
+
+    fn promote(&self, promote: &Promote) -> Result<Promoted, Failure> {
+        let _ = promote;
+        Err(Failure::new(Class::Refused, "not yet"))
+    }
+
+    fn stop(&self) -> Stopping {
+        self.stop.begin("asked to through the control socket", self.options.stop_timeout);
+        Stopping { pid: std::process::id(), data: self.data.path().into() }
+    }
+
+    fn appender(&self, append: &Append, patience: &Patience<'_>) -> Result<Arc<dyn Appender>, Failure> {
+        let stream = self.place(&append.stream)?.primary()?;
+        let wanted = self.options.streams.iter().find(|stream| stream.name == append.stream);
+        let bytes_max = wanted.and_then(|wanted| wanted.record_bytes_max).unwrap_or(RECORD_BYTES_MAX_DEFAULT);
+        Ok(Arc::new(StreamAppender::new(stream, bytes_max, patience)?))
+    }
+
+    fn tailer(&self, tail: &TailFrom) -> Result<Box<dyn Tailer>, Failure> {
+        let journal = self.place(&tail.stream)?.journal()?;
+        Ok(Box::new(JournalTail::new(&journal, tail.from, tail.follow)?))
+    }
+}
