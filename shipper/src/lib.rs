@@ -17,8 +17,10 @@ mod commit;
 mod gate;
 mod peer;
 mod policy;
+mod schedule;
 
 pub use commit::{Marks, Need, Remote, Standing, commit};
 pub use gate::{Gate, Loss, Member, OnLoss, Verdict};
 pub use peer::{Action, Local, Notice, Peer, PeerOptions, PeerState};
 pub use policy::{Policy, PolicyError, PolicyMember};
+pub use schedule::{Due, Schedule, ScheduleError, Why};
