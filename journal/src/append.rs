@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::board::{End, Level, WaitError};
+use crate::board::{Level, WaitError};
 use crate::commit::Durable;
 use crate::cursor::{Draft, Tip};
 use crate::entry::{EpochEntry, Flags, Kind, POLICY_BYTES_MAX, Reason, crc32c};
@@ -65,7 +65,6 @@ pub(crate) struct Staging {
     pub(crate) group: Vec<u8>,
     /// Tips at the segment boundaries inside the group.
     pub(crate) boundaries: Vec<Tip>,
-    pub(crate) ended: Option<End>,
     run: Run,
     reserved_to: Lsn,
 }
@@ -82,8 +81,7 @@ enum Run {
 
 impl Staging {
     pub(crate) fn at(tip: Tip, reserved_to: Lsn) -> Staging {
-        let mut staging =
-            Staging { tip, group: Vec::new(), boundaries: Vec::new(), ended: None, run: Run::None, reserved_to };
+        let mut staging = Staging { tip, group: Vec::new(), boundaries: Vec::new(), run: Run::None, reserved_to };
         staging.note_boundary(tip.lsn == Lsn::ZERO);
         staging
     }
@@ -135,7 +133,7 @@ impl Journal {
         let run_id = self.shared.options.host.ids.random();
         let node = self.node();
         let mut staging = self.staging();
-        check_end(&staging.ended)?;
+        self.check_end()?;
         let seen = self.term_seen();
         let policy_bytes = opening.policy.len();
         if policy_bytes > POLICY_BYTES_MAX {
@@ -252,7 +250,7 @@ impl Journal {
         let now = self.shared.options.host.clock.now();
         let durable = self.board().durable();
         let mut staging = self.staging();
-        check_end(&staging.ended)?;
+        self.check_end()?;
         let stepped = now.saturating_add(CLOCK_STEP) < staging.tip.time;
         let first_payload = match &staging.run {
             Run::None => return Err(Error::NoEpoch),
@@ -285,7 +283,7 @@ impl Journal {
             end = place(geometry, end, entry_bytes(draft.payload_bytes())).1;
         }
         if end > staging.reserved_to {
-            staging.reserved_to = self.space().reserve(end)?;
+            staging.reserved_to = self.reserve_to(end)?;
         }
         Ok(())
     }
@@ -430,15 +428,6 @@ fn lay_here(staging: &mut Staging, geometry: Geometry, draft: &Draft<'_>, now: T
     draft.lay(&mut staging.tip, now, durable, &mut staging.group);
     let tip = staging.tip;
     staging.note_boundary(geometry.segment_of(tip.lsn) == tip.lsn);
-}
-
-pub(crate) fn check_end(ended: &Option<End>) -> Result<()> {
-    match ended {
-        None => Ok(()),
-        Some(End::Fenced(by)) => Err(Error::Fenced { by: *by }),
-        Some(End::Failed(why)) => Err(Error::Ended { why: why.clone() }),
-        Some(End::Closed) => Err(Error::Closed),
-    }
 }
 
 impl Durable {

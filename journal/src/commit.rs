@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use crate::append::check_end;
 use crate::chain::Chain;
 use crate::cursor::{Tip, Verified};
 use crate::error::{Error, Result};
@@ -127,7 +126,7 @@ impl Journal {
     pub fn extend(&self, run: &Verified<'_>) -> Result<Lsn> {
         let mut writer = self.writer();
         let mut staging = self.staging();
-        check_end(&staging.ended)?;
+        self.check_end()?;
         if staging.tip != *run.first() || writer.tip != *run.first() {
             return Err(Error::Gap { offered: run.range().from, end: staging.tip.lsn });
         }
@@ -135,7 +134,7 @@ impl Journal {
         if run.range().is_empty() {
             return Ok(end);
         }
-        let reserved_to = self.space().reserve(end)?;
+        let reserved_to = self.reserve_to(end)?;
         if !run.openings().is_empty() {
             // before evidence can move past an opening, the control file knows it
             self.change(|facts| {
@@ -165,7 +164,7 @@ impl Journal {
                 writer.group.shrink_to(GROUP_BYTES_KEPT);
                 writer.done = 0;
                 let mut staging = self.staging();
-                check_end(&staging.ended)?;
+                self.check_end()?;
                 if staging.group.is_empty() {
                     return Ok(writer.tip.lsn);
                 }
@@ -230,6 +229,7 @@ impl Journal {
 
     /// Turns a spare into the segment at `first`: header, sync, name, folder sync, and only then the first entry.
     fn open_segment(&self, first: Lsn, tip: Tip) -> Result<Arc<Segment>> {
+        self.reserve_to(first.advance(self.geometry().body_bytes()))?;
         let spare = self.space().take()?;
         let header = SegmentHeader { stream: self.stream(), geometry: self.geometry(), first, tip };
         let path = self.dir().join(file_name(first));
@@ -268,6 +268,15 @@ impl Journal {
             })?;
         }
         Ok(())
+    }
+
+    /// Makes room in the log up to `to`. `Full` changes nothing; a failed sync is final here too.
+    pub(crate) fn reserve_to(&self, to: Lsn) -> Result<Lsn> {
+        let reserved = self.space().reserve(to);
+        reserved.or_else(|error| match error {
+            Error::Io { doing: "sync", path, source } => self.checked(Err(self.poisoned(&path, &source))),
+            other => Err(other),
+        })
     }
 
     fn poisoned(&self, path: &std::path::Path, cause: &dyn std::fmt::Display) -> Error {

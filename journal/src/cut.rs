@@ -42,7 +42,7 @@ impl Journal {
         let mut synced = self.syncing();
         let mut writer = self.writer();
         let mut staging = self.staging();
-        crate::append::check_end(&staging.ended)?;
+        self.check_end()?;
         let range = LsnRange::new(to, staging.tip.lsn);
         let storage = Arc::clone(&self.shared.options.host.storage);
         let path = self.branch_off(&*storage, range)?;
@@ -50,10 +50,9 @@ impl Journal {
         control.change(|facts| facts.cut = Some(to))?;
         finish(&*storage, self.dir(), &mut control, to)?;
         control.note(|evidence| {
-            evidence.durable = evidence.durable.min(to);
-            if evidence.durable == to {
-                evidence.chain = tip.chain;
-            }
+            // the kept part was synced before the cut, and its copy before it got the name
+            evidence.durable = to;
+            evidence.chain = tip.chain;
             evidence.committed = evidence.committed.min(to);
         })?;
         control.sync_evidence()?;
@@ -151,10 +150,6 @@ pub(crate) fn finish(storage: &dyn Storage, dir: &Path, control: &mut Control, t
         }
     }
     storage.sync_dir(dir).map_err(Error::io("sync", dir))?;
-    control.change(|facts| {
-        facts.cut = None;
-        facts.history.cut(to);
-    })?;
     let durable = control.evidence.durable;
     if durable > to {
         // the evidence spoke of the tail; recovery proves the kept part anew from the segment's beginning
@@ -168,7 +163,11 @@ pub(crate) fn finish(storage: &dyn Storage, dir: &Path, control: &mut Control, t
         })?;
         control.sync_evidence()?;
     }
-    Ok(())
+    // last: while the record stands, evidence of the tail can't be mistaken for lost bytes
+    control.change(|facts| {
+        facts.cut = None;
+        facts.history.cut(to);
+    })
 }
 
 /// Replaces the segment that is cut inside by a new file with its kept part and zeros behind.

@@ -57,7 +57,7 @@ impl Journal {
         let ready = next.is_none_or(|next| self.space().reserved_to() >= next);
         if !ready && let Some(next) = next {
             // a full disk is the appender's error, when it really needs the space
-            if let Err(error) = self.space().reserve(next) {
+            if let Err(error) = self.reserve_to(next) {
                 tracing::debug!(%error, "prepare the next segment");
             }
         }

@@ -35,6 +35,8 @@ mod replay;
 mod segment;
 mod space;
 mod storage;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod time;
 
 pub use append::{Ack, Item, RunOpening, Ticket};

@@ -3,7 +3,7 @@
 //! Locks are always taken in this order: `syncing`, `writer`, `staging`, `space`, `control`, `segments`.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LockResult, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, LockResult, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
 
 use crate::append::Staging;
@@ -50,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) geometry: Geometry,
     pub(crate) report: OpenReport,
     pub(crate) board: Arc<Board>,
+    pub(crate) ended: OnceLock<End>,
     pub(crate) syncing: Mutex<Durable>,
     pub(crate) writer: Mutex<Writer>,
     pub(crate) staging: Mutex<Staging>,
@@ -121,6 +122,7 @@ impl Journal {
             geometry,
             report,
             board,
+            ended: OnceLock::new(),
             syncing: Mutex::new(Durable::recovered(tip)),
             writer: Mutex::new(Writer::at(tip)),
             staging: Mutex::new(Staging::at(tip, space.reserved_to())),
@@ -274,8 +276,18 @@ impl Journal {
 
     /// Ends the stream on this node: every wait that isn't reached fails, every later append too.
     pub fn end(&self, end: End) {
-        self.staging().ended.get_or_insert(end.clone());
+        let _first = self.shared.ended.set(end.clone());
         self.shared.board.end(end);
+    }
+
+    /// An error once nothing is acknowledged any more.
+    pub(crate) fn check_end(&self) -> Result<()> {
+        match self.shared.ended.get() {
+            None => Ok(()),
+            Some(End::Fenced(by)) => Err(Error::Fenced { by: *by }),
+            Some(End::Failed(why)) => Err(Error::Ended { why: why.clone() }),
+            Some(End::Closed) => Err(Error::Closed),
+        }
     }
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut Facts)) -> Result<()> {

@@ -1,3 +1,4 @@
 //! The journal through its public door.
 
 mod lifecycle;
+mod power;
