@@ -308,7 +308,7 @@ impl Draft<'_> {
 
     /// Appends the entry to `out` and moves `tip` behind it. The epoch and run are those in `tip`; an `Epoch` entry's
     /// caller sets them there first. The caller has made sure that it fits.
-    pub(crate) fn lay(&self, tip: &mut Tip, now: Time, durable: Lsn, out: &mut Vec<u8>) -> Header {
+    pub fn lay(&self, tip: &mut Tip, now: Time, durable: Lsn, out: &mut Vec<u8>) -> Header {
         let payload_bytes = self.payload_bytes();
         let time = now.max(Time::from_nanos(tip.time.as_nanos() + 1));
         let mut header = Header {

@@ -90,6 +90,11 @@ impl Intake {
         self.session.as_ref().filter(|session| session.streams()).map(|session| session.theirs.node.id)
     }
 
+    /// The connection of the session that runs, or is about to.
+    pub fn link(&self) -> Option<u64> {
+        self.session.as_ref().map(|session| session.link)
+    }
+
     /// What the primary announced last in the session that runs.
     pub fn announced(&self) -> Option<Announce> {
         self.session.as_ref().filter(|session| session.streams()).map(|session| session.announced)
@@ -127,7 +132,8 @@ impl Intake {
         if let Some(reason) = self.failed.clone() {
             return self.turn_away(link, None, Refusal::Unable { reason });
         }
-        if *self.cursor.tip() != self.log.tip {
+        // a verified run is being written: its end isn't known yet
+        if self.log.instead.is_none() && *self.cursor.tip() != self.log.tip {
             return self.turn_away(link, None, Refusal::Busy);
         }
         match agree(&theirs, &own) {
@@ -320,8 +326,11 @@ impl Intake {
         self.session.as_mut().filter(|session| session.link == link)
     }
 
-    /// This node's greeting, as far as it is counted here.
+    /// This node's greeting, as far as it is counted here. The log of a node that isn't a receiver isn't.
     fn fill(&self, own: Greeting) -> Greeting {
+        if self.log.instead.is_some() {
+            return Greeting { mode: Mode::Async, term: self.log.term, ..own };
+        }
         let Log { tip, durable, committed, applied, term, .. } = &self.log;
         Greeting {
             mode: Mode::Async,
@@ -354,7 +363,7 @@ impl Intake {
         let link = session.link;
         let refusal = match (&agreement, &self.log.instead) {
             (Agreement::Refused(refusal), _) => Some(refusal.clone()),
-            (_, Some(role)) => Some(Refusal::NotReceiver { role: role.clone() }),
+            (_, Some(role)) => return self.refuse(Refusal::NotReceiver { role: role.clone() }),
             _ => None,
         };
         session.phase = Phase::Greeted { agreement };

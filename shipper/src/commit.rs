@@ -1,21 +1,7 @@
 //! The commit rule: what the peers hold, and what that promises.
 
-use journal::Lsn;
+use journal::{Lsn, Remote};
 use wire::Mode;
-
-/// What the required peers hold at this instant, as the commit rule computed it. May go down: a peer's watermarks end
-/// with its connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Remote {
-    /// Received by every required peer.
-    pub received: Lsn,
-    /// Durable at every required peer.
-    pub peer_durable: Lsn,
-    /// What the promise of every required peer allows to be committed; [`Lsn::MAX`] when none restricts it.
-    pub promised: Lsn,
-    /// True while the stream goes on without a required peer.
-    pub alone: bool,
-}
 
 /// How far a peer is, on the connection that is up. `checkpoint <= applied <= durable <= received`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -12,10 +12,10 @@
 
 use std::time::{Duration, Instant};
 
-use journal::Lsn;
+use journal::{Lsn, Remote};
 use wire::Mode;
 
-use crate::commit::{Marks, Need, Remote, Standing, commit, kept_by_all};
+use crate::commit::{Marks, Need, Standing, commit, kept_by_all};
 
 /// How close to the durable end a returning peer comes before commits wait for it again. Small, so that they don't wait
 /// long; above zero, so that a stream under load doesn't run ahead of it for ever.
@@ -99,7 +99,8 @@ enum Place {
 }
 
 impl Gate {
-    /// A closed gate before a stream with these peers. `committed`: what is known to be committed from before.
+    /// A closed gate before a stream with these peers. `committed`: what every required peer is known to keep from before,
+    /// [`Lsn::ZERO`] if nothing is known. (Not the journal's own commit point: that may have been reached alone.)
     pub fn new(need: Need, members: &[Member], committed: Lsn) -> Gate {
         Gate { need, members: members.iter().map(|&member| (member, Place::Unmet)).collect(), open: false, committed }
     }

@@ -19,7 +19,7 @@ mod peer;
 mod policy;
 mod schedule;
 
-pub use commit::{Marks, Need, Remote, Standing, commit};
+pub use commit::{Marks, Need, Standing, commit};
 pub use gate::{Gate, Loss, Member, OnLoss, Verdict};
 pub use peer::{Action, Local, Notice, Peer, PeerOptions, PeerState};
 pub use policy::{Policy, PolicyError, PolicyMember};

@@ -212,7 +212,8 @@ impl Peer {
         self.pump(now);
     }
 
-    /// The receiver's greeting. `remembered`: what the control file keeps of that node.
+    /// The receiver's greeting. `remembered`: what the control file keeps of that node, if its chain still stands in the
+    /// own log.
     pub fn handle_greeting(&mut self, now: Instant, link: u64, theirs: &Greeting, remembered: Option<Place>) {
         let opened = self.local.opened;
         let Some(linked) = self.linked(link) else { return };

@@ -51,6 +51,16 @@ pub trait Proof {
     fn chain(&self) -> Chain;
 }
 
+impl Proof for journal::Durable {
+    fn lsn(&self) -> Lsn {
+        journal::Durable::lsn(self)
+    }
+
+    fn chain(&self) -> Chain {
+        journal::Durable::chain(self)
+    }
+}
+
 /// What the driver does for an intake. `link` numbers the connection.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
