@@ -12,6 +12,8 @@ pub(crate) const DONE: u8 = 0;
 pub(crate) const FAILED: u8 = 1;
 /// The command line is wrong.
 pub(crate) const USAGE: u8 = 2;
+/// Done, but not all of what was asked for.
+pub(crate) const IN_PART: u8 = 3;
 /// Data is not what it should be.
 pub(crate) const DATA: u8 = 4;
 /// It works, but not at the strength asked for.
@@ -43,6 +45,7 @@ Exit codes:
     0  done
     1  failed
     2  wrong usage
+    3  done in part: it ends before the point that was asked for
     4  data is wrong (checksum, order, compare)
     5  degraded: it was done, but alone
    10  no such stream, folder or file
@@ -91,6 +94,16 @@ impl Failure {
             self.text = format!("{}; {more}", self.text.trim_end_matches('.'));
         }
         self
+    }
+
+    /// The exit code.
+    pub(crate) fn code(&self) -> u8 {
+        self.code
+    }
+
+    /// What went wrong.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
     }
 
     /// True when it says what to do next.
@@ -151,7 +164,17 @@ macro_rules! failures {
         }
     )*};
 }
-failures!(journal::Error, wire::Error, archive::Error, volume::Error, config::Error);
+failures!(journal::Error, wire::Error, archive::Error, config::Error);
+
+impl From<volume::Error> for Failure {
+    fn from(error: volume::Error) -> Failure {
+        match error {
+            // an output that is standard output
+            volume::Error::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => Failure::io("", source),
+            error => Failure::new(error.class(), chain(&error)),
+        }
+    }
+}
 
 impl From<node::Error> for Failure {
     fn from(error: node::Error) -> Failure {

@@ -8,7 +8,9 @@
 mod commands;
 mod exit;
 mod logs;
+mod offline;
 mod out;
+mod place;
 mod point;
 mod whereabouts;
 

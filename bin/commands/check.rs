@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::exit::{DATA, DONE, Outcome};
+use crate::exit::{DATA, DONE, Failure, Outcome};
 use crate::out::Out;
 
 /// Everything that was looked at, and everything that is wrong with it.
@@ -13,6 +13,8 @@ use crate::out::Out;
 pub(super) struct Report {
     good: bool,
     looked_at: Vec<Looked>,
+    /// Worth knowing, and no damage.
+    notes: Vec<Fault>,
     faults: Vec<Fault>,
 }
 
@@ -41,6 +43,35 @@ impl Report {
         self.faults.push(Fault { path: path.to_owned(), what: what.to_string() });
     }
 
+    /// Something is worth knowing, and no damage.
+    pub(super) fn note(&mut self, path: &Path, what: &str) {
+        self.notes.push(Fault { path: path.to_owned(), what: what.to_owned() });
+    }
+
+    /// Takes damage as a finding; any other error ends the look.
+    pub(super) fn damage<E: Into<Failure>>(&mut self, path: &Path, error: E) -> Result<(), Failure> {
+        let failure = error.into();
+        match failure.code() {
+            DATA => {
+                self.fault(path, format_args!("{}", failure.text()));
+                Ok(())
+            }
+            _ => Err(failure),
+        }
+    }
+
+    /// The value; `None` when damage was found instead of it.
+    pub(super) fn unless_damaged<T, E: Into<Failure>>(
+        &mut self,
+        path: &Path,
+        result: Result<T, E>,
+    ) -> Result<Option<T>, Failure> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => self.damage(path, error).map(|()| None),
+        }
+    }
+
     /// Prints it; 4 when something is wrong.
     pub(super) fn conclude(mut self, out: &mut Out) -> Outcome {
         self.good = self.faults.is_empty();
@@ -49,6 +80,9 @@ impl Report {
         } else {
             for Looked { path, what, entries, bytes } in &self.looked_at {
                 out.line(format_args!("{}: {what}, {entries} entries, {bytes} bytes", path.display()))?;
+            }
+            for Fault { path, what } in &self.notes {
+                out.line(format_args!("note: {}: {what}", path.display()))?;
             }
             for Fault { path, what } in &self.faults {
                 let prefix = path.display().to_string();
@@ -60,7 +94,8 @@ impl Report {
             match self.faults.len() {
                 0 if self.looked_at.is_empty() => out.line(format_args!("there is nothing to look at"))?,
                 0 => out.line(format_args!("all good"))?,
-                count => out.line(format_args!("{count} faults"))?,
+                1 => out.line(format_args!("1 place is damaged"))?,
+                count => out.line(format_args!("{count} places are damaged"))?,
             }
         }
         Ok(if self.good { DONE } else { DATA })

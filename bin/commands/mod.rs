@@ -5,17 +5,21 @@ mod check;
 mod completions;
 mod config;
 mod depot;
+mod journal;
 mod man;
 mod mark;
 mod pki;
 mod promote;
+mod restore;
 mod ship;
 mod status;
 mod stop;
 mod tail;
+mod verify;
 mod wait;
 
 use ::config::value::Span;
+use ::journal::Kind;
 use clap::Subcommand;
 use node::control::Level;
 
@@ -42,6 +46,12 @@ pub(crate) enum Command {
     Promote(promote::Args),
     /// End a running node; it drains before
     Stop(stop::Args),
+    /// Give back the records of a stream, as of any point
+    Restore(restore::Args),
+    /// Read everything in a folder and say whether it is whole
+    Verify(verify::Args),
+    /// Look at a journal: its segments, what it says of itself, its entries
+    Journal(journal::Args),
     /// Look at a depot: what lies in it, and whether it is whole
     Depot(depot::Args),
     /// Make certificates for nodes
@@ -65,11 +75,30 @@ pub(crate) fn execute(command: Command, at: &Whereabouts, out: &mut Out) -> Outc
         Command::Ship(args) => ship::execute(args, at, out),
         Command::Promote(args) => promote::execute(args, at, out),
         Command::Stop(args) => stop::execute(args, at, out),
+        Command::Restore(args) => restore::execute(args, out),
+        Command::Verify(args) => verify::execute(args, out),
+        Command::Journal(args) => journal::execute(args, out),
         Command::Depot(args) => depot::execute(args, out),
         Command::Pki(args) => pki::execute(args, out),
         Command::Config(args) => config::execute(args, at, out),
         Command::Completions(args) => completions::execute(args, out),
         Command::Man(args) => man::execute(args, out),
+    }
+}
+
+/// The volume of a stream: it has one, of records.
+const RECORDS_VOLUME: u16 = 0;
+
+/// The word for what an entry is.
+fn kind_name(kind: Option<Kind>) -> &'static str {
+    match kind {
+        Some(Kind::Pad) => "pad",
+        Some(Kind::Epoch) => "epoch",
+        Some(Kind::Data) => "data",
+        Some(Kind::Mark) => "mark",
+        Some(Kind::Clock) => "clock",
+        Some(Kind::Alone) => "alone",
+        None => "other",
     }
 }
 

@@ -1,7 +1,7 @@
 //! `tail`: records out, from any point on.
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
+use archive::Point;
+use jiff::Zoned;
 use journal::Flags;
 use node::control::{From, Tail, TailFrom, TailRecord};
 use serde::Serialize;
@@ -9,7 +9,7 @@ use volume::frames::{FrameWriter, Frames};
 
 use crate::exit::{DONE, Failure, Outcome};
 use crate::out::Out;
-use crate::point::{self, Point};
+use crate::point::utc;
 use crate::whereabouts::Whereabouts;
 
 /// Print records of a stream, from any point on.
@@ -34,7 +34,7 @@ fn from(text: &str) -> Result<From, String> {
         "end" => return Ok(From::End),
         _ => {}
     }
-    match point::parse(text, Timestamp::now(), &TimeZone::system()).map_err(|fault| fault.to_string())? {
+    match Point::parse(text, &Zoned::now()).map_err(|fault| fault.to_string())? {
         Point::Latest => Ok(From::End),
         Point::Lsn(lsn) => Ok(From::Lsn(lsn.get())),
         Point::Time(time) => Ok(From::Time(time.as_nanos())),
@@ -88,7 +88,7 @@ fn shown<'a>(record: &TailRecord<'a>) -> Shown<'a> {
     Shown {
         first: record.first.get(),
         end: record.end.get(),
-        time: point::utc(record.time),
+        time: utc(record.time),
         payload: text,
         payload_hex: if text.is_none() { Some(hex()) } else { None },
         unterminated: record.flags.has(Flags::UNTERMINATED),

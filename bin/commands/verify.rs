@@ -1,0 +1,108 @@
+//! `verify`: every checksum, every link of the chain, offline.
+
+use std::path::{Path, PathBuf};
+
+use archive::verify_file;
+use journal::Lsn;
+use journal::offline::Log;
+use volume::records::{INDEX_FILE, RecordFile};
+
+use super::check::Report;
+use super::depot;
+use crate::exit::{Failure, Outcome};
+use crate::out::Out;
+use crate::place::{Place, streams};
+
+/// Read everything in a node's data folder, a journal, a depot or a batch, and say whether it is whole.
+///
+/// Nothing is changed and no node needs to run. Damage is named with its file and exact range, and ends with exit code 4.
+/// What a crash left unfinished behind the last durable entry is no damage.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// A node's data folder, a journal, a depot, one stream's folder in it, or a batch
+    path: PathBuf,
+}
+
+pub(crate) fn execute(args: Args, out: &mut Out) -> Outcome {
+    let mut report = Report::default();
+    match Place::find(&args.path)? {
+        Place::Node(data) => node(&data, &mut report)?,
+        Place::Journal(path) => journal(&path, &mut report)?,
+        Place::Depot(path) => depot::verify(&path, &mut report)?,
+        Place::Batch(path) => batch(&path, &mut report)?,
+    }
+    report.conclude(out)
+}
+
+fn node(data: &Path, report: &mut Report) -> Result<(), Failure> {
+    for stream in streams(data)? {
+        let folder = data.join("streams").join(stream);
+        journal(&folder.join("journal"), report)?;
+        let records = folder.join("records");
+        if records.join(INDEX_FILE).exists() {
+            record_file(&records, report)?;
+        }
+    }
+    Ok(())
+}
+
+/// Every entry of a journal. Behind a damaged one the next segment is read alone: it carries the chain up to it.
+fn journal(path: &Path, report: &mut Report) -> Result<(), Failure> {
+    let Some(log) = report.unless_damaged(path, Log::open(path))? else { return Ok(()) };
+    let mut count = 0;
+    let mut from = Some(log.start());
+    while let Some(at) = from.take() {
+        let failed = match walk(&log, at, &mut count, report) {
+            Ok(()) => break,
+            Err(failed) => failed,
+        };
+        let behind = match &failed {
+            journal::Error::Rot { range, .. } => range.from,
+            _ => at,
+        };
+        report.damage(path, failed)?;
+        from = log.segments().iter().map(|segment| segment.tip.lsn).find(|first| *first > behind);
+    }
+    if log.was_poisoned() {
+        report.note(path, "a sync failed here, and the journal was not opened since");
+    }
+    let bytes = log.segments().iter().map(|segment| segment.range.bytes()).sum();
+    let what = format!("journal of stream {}, durable up to LSN {}", log.stream(), log.evidence());
+    report.looked_at(path, what, count, bytes);
+    Ok(())
+}
+
+fn walk(log: &Log, from: Lsn, count: &mut u64, report: &mut Report) -> Result<(), journal::Error> {
+    let mut entries = log.entries(Some(from))?;
+    while entries.next_entry()?.is_some() {
+        *count += 1;
+    }
+    if let Some(torn) = entries.torn() {
+        report.note(log.dir(), &format!("ends at LSN {}, behind which a write was not finished ({torn})", torn.at));
+    }
+    Ok(())
+}
+
+fn record_file(path: &Path, report: &mut Report) -> Result<(), Failure> {
+    let checked = RecordFile::open(path).and_then(|file| file.verify());
+    let Some(checked) = report.unless_damaged(path, checked)? else { return Ok(()) };
+    if let Some(torn) = &checked.torn {
+        report.note(path, &format!("ends in what a crash left ({torn}); the journal delivers it again"));
+    }
+    let what = format!("record file up to LSN {}, synced up to LSN {}", checked.end, checked.checkpoint);
+    report.looked_at(path, what, checked.records, checked.bytes);
+    Ok(())
+}
+
+fn batch(path: &Path, report: &mut Report) -> Result<(), Failure> {
+    let verdict = verify_file(path)?;
+    for bad in &verdict.bad {
+        report.fault(path, format_args!("{} damaged: {}", bad.place, bad.what));
+    }
+    let (what, bytes) = match &verdict.info {
+        Some(info) => (format!("batch of stream {}, LSN {}", info.stream, info.range()), info.file_bytes),
+        None => ("batch".to_owned(), 0),
+    };
+    report.looked_at(path, what, verdict.entries, bytes);
+    Ok(())
+}
