@@ -24,7 +24,7 @@ const KEPT_FLAGS: u16 = 0x00ff;
 /// A live record file. One per folder; the node's lock keeps a second writer out.
 ///
 /// `apply` returns after its records are visible to readers; [`Machine::checkpoint`] makes them safe. Holds
-/// [`PENDING_BYTES`] and one entry, whatever a record's size: fragments are written as they come and count when the
+/// 256 KiB and one entry, whatever a record's size: fragments are written as they come and count when the
 /// last one has. When there is no space, everything stays where it is, and the same call goes on later.
 #[derive(Debug)]
 pub struct Records {

@@ -188,7 +188,7 @@ impl RecordFile {
     }
 }
 
-/// A verified walk along a record file. Holds at most [`WINDOW_BYTES`] or one record.
+/// A verified walk along a record file. Holds at most 1 MiB or one record.
 #[derive(Debug)]
 pub struct Walk<'f> {
     file: &'f RecordFile,

@@ -1,0 +1,148 @@
+//! One journal alone: appending, durable appending, scanning, opening.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use journal::{Item, Journal, Lsn, NodeId, Options, Reason, Role, RunOpening, StreamId, offline};
+
+use crate::floor;
+use crate::group;
+use crate::table::{Row, Sample, Unit, latencies};
+
+/// Payload of every record here.
+pub(crate) const RECORD_BYTES: usize = 1024;
+/// How long writers that wait for the disk go on in one turn.
+pub(crate) const TIME: Duration = Duration::from_millis(800);
+const APPENDS: u64 = 200_000;
+const WRITES: u64 = 50_000;
+pub(crate) const SCANNED_RECORDS: u64 = 120_000;
+
+pub(crate) fn rows() -> Vec<Row> {
+    use Unit::{Bytes, Operations};
+    vec![
+        Row {
+            name: "append, staged (1 KiB, 1 thread)",
+            unit: Operations,
+            floor: |dir| floor::buffered(dir, &entry(), APPENDS),
+            ours: append,
+        },
+        Row {
+            name: "append, written each (1 KiB, 1 thread)",
+            unit: Operations,
+            floor: |dir| floor::written(dir, &entry(), WRITES),
+            ours: written,
+        },
+        Row {
+            name: "durable append (1 KiB, 1 thread)",
+            unit: Operations,
+            floor: |dir| durable_floor(dir, 1),
+            ours: |dir| durable(dir, 1),
+        },
+        Row {
+            name: "durable append (1 KiB, 8 threads)",
+            unit: Operations,
+            floor: |dir| durable_floor(dir, 8),
+            ours: |dir| durable(dir, 8),
+        },
+        Row {
+            name: "durable append (1 KiB, 32 threads)",
+            unit: Operations,
+            floor: |dir| durable_floor(dir, 32),
+            ours: |dir| durable(dir, 32),
+        },
+        Row { name: "verified scan, warm", unit: Bytes, floor: scan_floor, ours: scan },
+        Row { name: "open after kill, warm", unit: Bytes, floor: scan_floor, ours: open },
+    ]
+}
+
+/// What an entry of a record takes in the log.
+pub(crate) fn entry() -> Vec<u8> {
+    vec![7; journal::entry_bytes(RECORD_BYTES) as usize]
+}
+
+pub(crate) fn fresh(dir: &Path) -> Journal {
+    let (stream, node) = (StreamId::random(), NodeId::random());
+    let journal = Journal::create(&dir.join("journal"), stream, node, Role::Primary, Options::default());
+    let journal = journal.expect("create a journal");
+    journal.open_run(RunOpening { promote: None, reason: Reason::Created, policy: Vec::new() }).expect("open a run");
+    journal
+}
+
+/// The first record, whose entry opens the epoch, and a segment: not what is measured.
+fn warm(dir: &Path) -> Journal {
+    let journal = fresh(dir);
+    journal.append(Item::record(&[b"first"])).expect("append").durable().expect("durable");
+    journal
+}
+
+fn append(dir: &Path) -> Sample {
+    let (journal, record) = (warm(dir), [7; RECORD_BYTES]);
+    let begun = Instant::now();
+    for _ in 0..APPENDS {
+        journal.append(Item::record(&[&record])).expect("append");
+    }
+    journal.write().expect("write");
+    Sample::whole(APPENDS, begun.elapsed())
+}
+
+fn written(dir: &Path) -> Sample {
+    let (journal, record) = (warm(dir), [7; RECORD_BYTES]);
+    let begun = Instant::now();
+    for _ in 0..WRITES {
+        journal.append(Item::record(&[&record])).expect("append").written().expect("written");
+    }
+    Sample::whole(WRITES, begun.elapsed())
+}
+
+fn durable_floor(dir: &Path, writers: usize) -> Sample {
+    group::run(floor::Recycled::new(dir, "floor"), writers, &entry(), TIME)
+}
+
+fn durable(dir: &Path, writers: usize) -> Sample {
+    let journal = warm(dir);
+    let begun = Instant::now();
+    let all = std::thread::scope(|scope| {
+        let writer = || {
+            let mut found = latencies();
+            let record = [7; RECORD_BYTES];
+            while begun.elapsed() < TIME {
+                let from = Instant::now();
+                journal.append(Item::record(&[&record])).expect("append").durable().expect("durable");
+                found.saturating_record(from.elapsed().as_nanos() as u64);
+            }
+            found
+        };
+        let threads: Vec<_> = (0..writers).map(|_| scope.spawn(writer)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a writer")).collect()
+    });
+    group::sum(all, begun.elapsed())
+}
+
+pub(crate) fn filled(dir: &Path) -> Journal {
+    let (journal, record) = (warm(dir), [7; RECORD_BYTES]);
+    for _ in 0..SCANNED_RECORDS {
+        journal.append(Item::record(&[&record])).expect("append");
+    }
+    journal.sync().expect("sync");
+    journal
+}
+
+fn scan_floor(dir: &Path) -> Sample {
+    floor::scan(dir, SCANNED_RECORDS * journal::entry_bytes(RECORD_BYTES))
+}
+
+fn scan(dir: &Path) -> Sample {
+    filled(dir).close().expect("close");
+    let log = offline::Log::open(&dir.join("journal")).expect("open");
+    let begun = Instant::now();
+    let mut entries = log.entries(None).expect("entries");
+    while entries.next_entry().expect("verified").is_some() {}
+    Sample::whole(entries.tip().lsn.bytes_since(Lsn::ZERO), begun.elapsed())
+}
+
+fn open(dir: &Path) -> Sample {
+    drop(filled(dir)); // as after a kill: nothing is said in order
+    let begun = Instant::now();
+    let journal = Journal::open(&dir.join("journal"), Options::default()).expect("open");
+    Sample::whole(journal.written_tip().lsn.get(), begun.elapsed())
+}
