@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::commit::{Durable, Writer};
 use crate::control::Control;
@@ -69,6 +70,8 @@ impl Journal {
         }
         let segments_end = segments.last().map_or(self.geometry().segment_of(to), |segment| segment.end());
         drop(segments);
+        // before the board shows anything of the new tail: see `Entries::next_entry`
+        self.shared.cuts.fetch_add(1, Ordering::AcqRel);
         *synced = Durable::recovered(tip);
         *writer = Writer::at(tip);
         let reserved_to = {

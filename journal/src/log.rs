@@ -3,6 +3,7 @@
 //! Locks are always taken in this order: `syncing`, `writer`, `staging`, `space`, `control`, `segments`.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, LockResult, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
 
@@ -57,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) space: Mutex<Space>,
     pub(crate) control: Mutex<Control>,
     pub(crate) segments: RwLock<Vec<Arc<Segment>>>,
+    /// Raised by every cut: a walk that stands in a segment of before must look it up again.
+    pub(crate) cuts: AtomicU64,
     pub(crate) flusher: Mutex<Option<JoinHandle<()>>>,
     _lock: FolderLock,
 }
@@ -129,6 +132,7 @@ impl Journal {
             space: Mutex::new(space),
             control: Mutex::new(control),
             segments: RwLock::new(segments),
+            cuts: AtomicU64::new(0),
             flusher: Mutex::new(None),
             options,
             _lock: lock,

@@ -1,6 +1,7 @@
 //! Reading a live journal: slices of the map below `written`, and verified walks over them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use zerocopy::FromBytes;
 
@@ -39,7 +40,8 @@ impl Journal {
     pub fn entries(&self, from: Lsn) -> Result<Entries> {
         match self.tip_at(from)? {
             Some(tip) => {
-                Ok(Entries { journal: self.clone(), cursor: Cursor::new(self.geometry(), tip), segment: None })
+                let cuts = self.shared.cuts.load(Ordering::Acquire);
+                Ok(Entries { journal: self.clone(), cursor: Cursor::new(self.geometry(), tip), segment: None, cuts })
             }
             None => Err(Error::NotReached { wanted: from, end: self.board().written() }),
         }
@@ -147,17 +149,28 @@ pub struct Entries {
     journal: Journal,
     cursor: Cursor,
     segment: Option<Arc<Segment>>,
+    cuts: u64,
 }
 
 impl Entries {
     /// The next entry; `None` at the end of what is written now: ask again after it moved.
     ///
-    /// Errors: `Rot` with the exact range, `Pruned` when the walk was overtaken.
+    /// Errors: `Rot` with the exact range, `Pruned` when the walk was overtaken, `NotReached` when a cut took where it
+    /// stood: nothing of the cut tail is returned after the cut.
     pub fn next_entry(&mut self) -> Result<Option<Entry<'_>>> {
         let at = self.cursor.tip().lsn;
         let written = self.journal.board().written();
         if at >= written {
             return Ok(None);
+        }
+        // after `written`: what a cut published since is then seen with the cut itself
+        let cuts = self.journal.shared.cuts.load(Ordering::Acquire);
+        if cuts != self.cuts {
+            if self.journal.tip_at(at)? != Some(*self.cursor.tip()) {
+                return Err(Error::NotReached { wanted: at, end: written });
+            }
+            self.segment = None;
+            self.cuts = cuts;
         }
         if self.segment.as_ref().is_none_or(|segment| segment.end() <= at) {
             self.segment = self.journal.reachable(at, written)?;

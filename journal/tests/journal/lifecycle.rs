@@ -315,6 +315,39 @@ fn a_cut_keeps_the_tail_as_a_branch_and_the_log_goes_on_from_there() {
     assert_eq!(journal.report().torn, None);
 }
 
+/// A walk holds on to the segment that it stands in. After a cut the old file is the branch: a walk that went on in it
+/// would return entries that are in no log any more.
+#[test]
+fn a_walk_returns_nothing_of_a_cut_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path());
+    start_run(&journal);
+    journal.append(Item::record(&[b"stays"])).unwrap();
+    let to = journal.sync().unwrap().lsn();
+    for _ in 0..2 {
+        journal.append(Item::record(&[b"is cut"])).unwrap();
+    }
+    journal.sync().unwrap();
+    let mut inside = journal.entries(to).unwrap();
+    inside.next_entry().unwrap().unwrap();
+    let mut below = journal.entries(Lsn::ZERO).unwrap();
+    while below.tip().lsn < to {
+        below.next_entry().unwrap().unwrap();
+    }
+    journal.cut(to).unwrap();
+    start_run(&journal);
+    for _ in 0..9 {
+        journal.append(Item::record(&[b"is new"])).unwrap();
+    }
+    journal.sync().unwrap();
+    assert!(matches!(inside.next_entry(), Err(Error::NotReached { .. })), "it stood in what is gone");
+    let mut payloads = Vec::new();
+    while let Some(entry) = below.next_entry().unwrap() {
+        payloads.extend((entry.header.kind == Some(Kind::Data)).then(|| entry.payload.to_vec()));
+    }
+    assert_eq!(payloads, vec![b"is new".to_vec(); 9]);
+}
+
 #[test]
 fn pruning_moves_the_start_and_recycles_what_nobody_reads() {
     let dir = tempfile::tempdir().unwrap();
