@@ -114,6 +114,9 @@ pub enum Error {
     /// The log refused or failed.
     #[error(transparent)]
     Journal(#[from] journal::Error),
+    /// The replica refused or failed.
+    #[error(transparent)]
+    Volume(#[from] volume::Error),
     /// The stream's policy can't be met.
     #[error(transparent)]
     Policy(#[from] shipper::PolicyError),
@@ -209,6 +212,7 @@ impl Error {
             Error::OtherNode { .. } | Error::Name { .. } | Error::Segment { .. } => Class::Config,
             Error::Journal(error) => error.class(),
             Error::Policy(error) => error.class(),
+            Error::Volume(error) => error.class(),
             Error::NotReady { .. } | Error::Closed => Class::Unknown,
             Error::Fenced { .. } => Class::Fenced,
             Error::Failed { .. } => Class::Io,
@@ -242,7 +246,12 @@ impl Error {
             Error::Failed { .. } => {
                 Some("check the disk, then start the node again; what it acknowledged is kept".into())
             }
-            Error::Journal(_) | Error::Policy(_) | Error::Closed | Error::NoStream { .. } | Error::Mark { .. } => None,
+            Error::Journal(_)
+            | Error::Policy(_)
+            | Error::Volume(_)
+            | Error::Closed
+            | Error::NoStream { .. }
+            | Error::Mark { .. } => None,
             Error::Io { .. } | Error::Damaged { .. } | Error::Name { .. } | Error::Segment { .. } => None,
         }
     }

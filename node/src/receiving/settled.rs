@@ -1,0 +1,108 @@
+//! Which boot of the machine is settled for a receiver.
+//!
+//! What was only received lies in the page cache: it survives the process, not the machine. So a receiver that comes up
+//! under another boot id than the settled one is *in doubt* until it has reached the end of its primary's log again.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Where Linux says which boot this is.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Written by a clean stop: everything received was synced, so no reboot can take it.
+const CLEAN: &str = "clean";
+
+/// This machine's boot id; all zero where there is none to be had.
+pub(crate) fn boot_id() -> [u8; 16] {
+    let text = fs::read_to_string(BOOT_ID).unwrap_or_default();
+    // any 16 bytes will do; these have the form of an identity
+    journal::NodeId::parse(text.trim()).unwrap_or_default().as_bytes().to_owned()
+}
+
+/// The file that says which boot is settled.
+#[derive(Clone, Debug)]
+pub(crate) struct Settled {
+    path: PathBuf,
+}
+
+impl Settled {
+    /// The file in the folder of a stream.
+    pub(crate) fn at(path: PathBuf) -> Settled {
+        Settled { path }
+    }
+
+    /// Looks what the last process left, and settles this boot unless there is doubt. True: in doubt.
+    ///
+    /// `holds`: the log holds entries. A log without any has nothing to lose.
+    pub(crate) fn begin(&self, boot: &[u8; 16], holds: bool) -> Result<bool> {
+        let left = match fs::read_to_string(&self.path) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(Error::io("read", &self.path)(error)),
+        };
+        let known = left.is_some_and(|text| text.trim() == CLEAN || text.trim() == word(boot));
+        if holds && !known {
+            return Ok(true);
+        }
+        self.settle(boot)?;
+        Ok(false)
+    }
+
+    /// From now on this boot is settled. Durable when it returns.
+    pub(crate) fn settle(&self, boot: &[u8; 16]) -> Result<()> {
+        self.write(&word(boot))
+    }
+
+    /// Everything received is durable: no reboot can take it. Durable when it returns.
+    pub(crate) fn clean(&self) -> Result<()> {
+        self.write(CLEAN)
+    }
+
+    fn write(&self, word: &str) -> Result<()> {
+        let aside = self.path.with_extension("new");
+        let mut file = File::create(&aside).map_err(Error::io("create", &aside))?;
+        writeln!(file, "{word}").map_err(Error::io("write", &aside))?;
+        file.sync_all().map_err(Error::io("sync", &aside))?;
+        fs::rename(&aside, &self.path).map_err(Error::io("rename", &aside))?;
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io("sync", folder))
+    }
+}
+
+fn word(boot: &[u8; 16]) -> String {
+    journal::NodeId::from_bytes(*boot).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_boot_is_in_doubt_until_it_is_settled() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settled = Settled::at(folder.path().join("settled"));
+        let (first, second, third) = ([1; 16], [2; 16], [3; 16]);
+        assert!(!settled.begin(&first, false).expect("begins"), "an empty log has nothing to lose");
+        assert!(!settled.begin(&first, true).expect("begins"), "the same boot: the page cache is still there");
+        assert!(settled.begin(&second, true).expect("begins"), "another boot");
+        assert!(settled.begin(&second, true).expect("begins"), "looking again settles nothing");
+        settled.settle(&second).expect("settled");
+        assert!(!settled.begin(&second, true).expect("begins"));
+        settled.clean().expect("clean");
+        assert!(!settled.begin(&third, true).expect("begins"), "a clean stop leaves nothing to lose");
+        assert!(settled.begin(&first, true).expect("begins"), "and settles the boot after it");
+    }
+
+    #[test]
+    fn a_log_without_the_file_is_in_doubt() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(Settled::at(folder.path().join("settled")).begin(&[1; 16], true).expect("begins"));
+    }
+
+    #[test]
+    fn this_machine_says_which_boot_it_is() {
+        assert_ne!(boot_id(), [0; 16]);
+    }
+}
