@@ -60,17 +60,17 @@ pub(crate) fn entry() -> Vec<u8> {
     vec![7; journal::entry_bytes(RECORD_BYTES) as usize]
 }
 
-pub(crate) fn fresh(dir: &Path) -> Journal {
+/// An empty journal of a stream of its own.
+pub(crate) fn fresh_journal(dir: &Path) -> Journal {
     let (stream, node) = (StreamId::random(), NodeId::random());
     let journal = Journal::create(&dir.join("journal"), stream, node, Role::Primary, Options::default());
-    let journal = journal.expect("create a journal");
-    journal.open_run(RunOpening { promote: None, reason: Reason::Created, policy: Vec::new() }).expect("open a run");
-    journal
+    journal.expect("create a journal")
 }
 
-/// The first record, whose entry opens the epoch, and a segment: not what is measured.
+/// With its first record, whose entry opens the epoch and a segment: not what is measured.
 fn warm(dir: &Path) -> Journal {
-    let journal = fresh(dir);
+    let journal = fresh_journal(dir);
+    journal.open_run(RunOpening { promote: None, reason: Reason::Created, policy: Vec::new() }).expect("open a run");
     journal.append(Item::record(&[b"first"])).expect("append").durable().expect("durable");
     journal
 }

@@ -7,11 +7,12 @@
 //! cargo bench -- --rounds 9         more turns (default 5); --dir DIR puts the files on another disk
 //! ```
 //! What bounds a row: `append` the memory and one copy into the page cache; `durable` the disk's flushes; `scan` the
-//! memory's bandwidth.
+//! memory's bandwidth; a pair both disks' flushes and the wake-ups of two sleeping ends.
 
 mod floor;
 mod group;
 mod local;
+mod nodes;
 mod pair;
 mod replay;
 mod table;
@@ -33,6 +34,7 @@ fn main() {
 fn rows() -> Vec<Row> {
     let mut rows = local::rows();
     rows.extend(replay::rows());
+    rows.extend(nodes::rows());
     rows
 }
 
