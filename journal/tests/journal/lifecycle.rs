@@ -436,3 +436,49 @@ fn a_peer_level_is_not_reached_by_the_own_disk_and_times_out_as_unknown() {
     assert_eq!(journal.board().committed(), ticket.lsn(), "the commit point survives the connection");
     assert!(ticket.wait(Level::Received, Duration::ZERO).is_err(), "what a peer held on an ended connection is gone");
 }
+
+/// Entries carry the durable point of the node that wrote them. On another node the same words prove nothing: its disk
+/// has made no such sync. Here the copy loses an unsynced entry in the middle; that is a torn tail, not rot.
+#[test]
+fn what_another_node_had_durable_is_no_evidence_here() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let journal = create(here.path());
+    let copy = Journal::create(there.path(), journal.stream(), NodeId::random(), Role::Receiver, small()).unwrap();
+    start_run(&journal);
+    let first = journal.append(Item::record(&[&[1; 500]])).unwrap().lsn();
+    for number in 2..6 {
+        journal.append(Item::record(&[&[number; 500]])).unwrap().durable().unwrap();
+    }
+    let mut cursor = Cursor::new(copy.geometry(), Tip::empty(copy.stream()));
+    let slice = journal.slice(Lsn::ZERO, 1 << 20).unwrap().unwrap();
+    copy.extend(&cursor.verify(&slice).unwrap()).unwrap();
+    drop(copy);
+    drop(journal);
+    for dir in [here.path(), there.path()] {
+        flip(&segment_file(dir, 0), SEGMENT_HEADER_BYTES as u64 + first.get() + 200);
+    }
+    assert_eq!(Journal::open(here.path(), small()).unwrap_err().class(), Class::Corrupt);
+    let copy = Journal::open(there.path(), small()).unwrap();
+    assert_eq!(copy.written_tip().lsn, first);
+}
+
+/// A second of evidence may be missing after a power cut: the control file is synced once a second. The entries that
+/// this node itself wrote behind a damaged one say that it had been durable.
+#[test]
+fn rot_behind_the_synced_evidence_is_told_from_a_torn_tail_by_later_entries() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path());
+    let control = dir.path().join("control");
+    start_run(&journal);
+    let first = journal.append(Item::record(&[&[1; 500]])).unwrap().lsn();
+    let before = std::fs::read(&control).unwrap();
+    for number in 2..6 {
+        journal.append(Item::record(&[&[number; 500]])).unwrap().durable().unwrap();
+    }
+    drop(journal);
+    std::fs::write(&control, before).unwrap();
+    flip(&segment_file(dir.path(), 0), SEGMENT_HEADER_BYTES as u64 + first.get() + 200);
+    let error = Journal::open(dir.path(), small()).unwrap_err();
+    let Error::Rot { range, .. } = &error else { panic!("{error}") };
+    assert_eq!(range.from, first);
+}
