@@ -482,3 +482,26 @@ fn rot_behind_the_synced_evidence_is_told_from_a_torn_tail_by_later_entries() {
     let Error::Rot { range, .. } = &error else { panic!("{error}") };
     assert_eq!(range.from, first);
 }
+
+#[test]
+fn no_flipped_bit_of_an_entry_passes_the_cursor() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path());
+    start_run(&journal);
+    let from = journal.append(Item::record(&[b"first"])).unwrap().lsn();
+    let to = journal.append(Item::record(&[b"the one that is damaged"])).unwrap().lsn();
+    journal.append(Item::record(&[b"last"])).unwrap();
+    journal.write().unwrap();
+    let tip = journal.tip_at(from).unwrap().unwrap();
+    let bytes = journal.slice(from, 1 << 20).unwrap().unwrap().to_vec();
+    assert!(Cursor::new(journal.geometry(), tip).verify(&bytes).is_ok());
+    for bit in 0..(to.bytes_since(from) as usize) * 8 {
+        let mut damaged = bytes.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        let mut cursor = Cursor::new(journal.geometry(), tip);
+        match cursor.verify(&damaged) {
+            Err(fault) => assert_eq!(fault.at, from, "bit {bit}"),
+            Ok(run) => assert!(run.range().is_empty(), "bit {bit} passed"),
+        }
+    }
+}
