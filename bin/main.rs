@@ -12,6 +12,7 @@ mod offline;
 mod out;
 mod place;
 mod point;
+mod target;
 mod whereabouts;
 
 use std::process::ExitCode;
@@ -56,7 +57,7 @@ fn main() -> ExitCode {
     };
     logs::init(cli.quiet, cli.verbose);
     let mut out = Out::new(cli.json);
-    let outcome = commands::execute(cli.command, &cli.whereabouts, &mut out);
+    let outcome = commands::execute(cli.command, &cli.whereabouts, cli.quiet, &mut out);
     // what was printed before a failure is part of the answer
     let flushed = out.flush();
     match outcome.and_then(|code| flushed.map(|()| code)) {

@@ -4,13 +4,17 @@ mod append;
 mod check;
 mod completions;
 mod config;
+mod daemon;
 mod depot;
 mod journal;
 mod man;
 mod mark;
 mod pki;
+mod primary;
 mod promote;
+mod receiver;
 mod restore;
+mod run;
 mod ship;
 mod status;
 mod stop;
@@ -30,6 +34,12 @@ use crate::whereabouts::Whereabouts;
 /// Every command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run this node as its configuration says
+    Run(run::Args),
+    /// Run a node that writes a stream, by flags alone
+    Primary(Box<primary::Args>),
+    /// Run a node that receives, by flags alone
+    Receiver(receiver::Args),
     /// Append records to a stream through its running node
     Append(append::Args),
     /// Print records of a stream, from any point on
@@ -65,8 +75,11 @@ pub(crate) enum Command {
 }
 
 /// Does what was asked.
-pub(crate) fn execute(command: Command, at: &Whereabouts, out: &mut Out) -> Outcome {
+pub(crate) fn execute(command: Command, at: &Whereabouts, quiet: bool, out: &mut Out) -> Outcome {
     match command {
+        Command::Run(args) => run::execute(args, at, quiet),
+        Command::Primary(args) => primary::execute(*args, at, quiet),
+        Command::Receiver(args) => receiver::execute(args, at, quiet),
         Command::Append(args) => append::execute(args, at, out),
         Command::Tail(args) => tail::execute(args, at, out),
         Command::Status(args) => status::execute(args, at, out),

@@ -11,7 +11,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::value::{Address, Name, Place, Schedule, Size, Span};
+use crate::value::{Address, Name, Place, RecordSize, Schedule, SegmentSize, Size, Span};
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -138,9 +138,9 @@ pub struct Journal {
     /// Most bytes that everything of the stream in the data folder may take.
     pub budget: Option<Size>,
     /// Body of one segment; fixed when the stream is created.
-    pub segment: Option<Size>,
+    pub segment: Option<SegmentSize>,
     /// Largest record.
-    pub record_max: Option<Size>,
+    pub record_max: Option<RecordSize>,
 }
 
 impl File {

@@ -9,6 +9,7 @@
 
 mod error;
 pub mod file;
+mod options;
 pub mod resolve;
 pub mod samples;
 pub mod value;

@@ -53,9 +53,9 @@ pub struct StreamConfig {
     /// Most bytes on disk.
     pub budget_bytes: Option<u64>,
     /// Body of one segment.
-    pub segment_bytes: Option<u64>,
+    pub segment_bytes: Option<u32>,
     /// Largest record.
-    pub record_bytes_max: Option<u64>,
+    pub record_bytes_max: Option<usize>,
 }
 
 /// What a node is for a stream.
@@ -266,12 +266,6 @@ fn check_stream(path: &Path, file: &File, at: &str, stream: &Stream) -> Result<(
         if !file.nodes.keys().any(|name| name.as_str() == word) {
             return bad(at, format!("{} (a folder contains a slash)", no_node(word)));
         }
-    }
-    let segment = stream.journal.segment.map(|size| size.bytes());
-    if let Some(bytes) = segment
-        && u32::try_from(bytes).ok().and_then(journal::Geometry::new).is_none()
-    {
-        return bad(format!("{at}.journal.segment"), "a segment is a power of two from 64 KiB to 1 GiB".into());
     }
     Ok(())
 }

@@ -41,7 +41,7 @@ macro_rules! to_text {
     )*};
 }
 to_text!(Span, Address, Name, Schedule);
-from_text!(Size, Span, Address, Name, Schedule);
+from_text!(Size, SegmentSize, RecordSize, Span, Address, Name, Schedule);
 
 /// A number of bytes: `50 GiB`, `20 MB`, `4096`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +75,54 @@ impl fmt::Display for Size {
         match self.0 {
             bytes if bytes >= 1024 => write!(f, "{}", bytesize::ByteSize(bytes)),
             bytes => write!(f, "{bytes} B"),
+        }
+    }
+}
+
+/// Body of a segment: a power of two from 64 KiB to 1 GiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentSize(u32);
+
+impl SegmentSize {
+    /// This many bytes.
+    pub const fn bytes(self) -> u32 {
+        self.0
+    }
+}
+
+impl FromStr for SegmentSize {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<SegmentSize, BadValue> {
+        let bytes = u32::try_from(text.parse::<Size>()?.bytes()).ok();
+        let bytes = bytes.filter(|bytes| journal::Geometry::new(*bytes).is_some());
+        bytes.map(SegmentSize).ok_or_else(|| {
+            BadValue(format!("`{text}` is not the size of a segment: that is a power of two from 64 KiB to 1 GiB"))
+        })
+    }
+}
+
+/// Largest record of a stream: 1 byte to 1 GiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordSize(usize);
+
+/// A record is held in memory a few times on its way.
+const RECORD_BYTES_MAX: u64 = 1 << 30;
+
+impl RecordSize {
+    /// This many bytes.
+    pub const fn bytes(self) -> usize {
+        self.0
+    }
+}
+
+impl FromStr for RecordSize {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<RecordSize, BadValue> {
+        match text.parse::<Size>()?.bytes() {
+            bytes @ 1..=RECORD_BYTES_MAX => Ok(RecordSize(bytes as usize)),
+            _ => Err(BadValue(format!("`{text}` is not the size of a record: that is at most 1 GiB"))),
         }
     }
 }
@@ -252,12 +300,12 @@ impl fmt::Display for Name {
     }
 }
 
-/// When a batch is cut: `every 15m`, or cron with a zone, `0 2 * * * Europe/Paris`.
+/// When a batch is cut: `every 15m`, cron with a zone (`0 2 * * * Europe/Paris`), a size, or the first of two.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule(String);
 
 impl Schedule {
-    /// The text.
+    /// The text, which is known to be a schedule.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -267,7 +315,10 @@ impl FromStr for Schedule {
     type Err = BadValue;
 
     fn from_str(text: &str) -> Result<Schedule, BadValue> {
-        Ok(Schedule(text.to_owned()))
+        match text.parse::<shipper::Schedule>() {
+            Ok(_) => Ok(Schedule(text.to_owned())),
+            Err(fault) => Err(BadValue(fault.to_string())),
+        }
     }
 }
 
