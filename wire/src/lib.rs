@@ -2,6 +2,7 @@
 
 mod agree;
 mod codec;
+mod dialogue;
 mod error;
 mod fields;
 mod frame;
@@ -14,6 +15,7 @@ mod tls;
 mod writer;
 
 pub use agree::agree;
+pub use dialogue::{Dialogue, own_runtime};
 pub use error::{Error, Result};
 pub use frame::{
     CONTROL_BYTES_MAX, ENTRIES_BYTES_MAX, GREETING_BYTES_MAX, NAME_BYTES_MAX, PART_BYTES_MAX, Phase, TEXT_BYTES_MAX,
