@@ -10,6 +10,14 @@
 //! cursor verified never reach the log; nothing is acknowledged as durable without a sync's proof; what is told to the
 //! replica is committed and durable here.
 
+mod feed;
+mod heartbeat;
 mod intake;
+mod outlet;
+mod server;
+mod stream;
 
+pub use heartbeat::ALIVE_EVERY;
 pub use intake::{Action, Found, Intake, IntakeOptions, Log, Notice, Proof};
+pub use server::{CONNECTIONS_MAX, Depots, HANDSHAKES_MAX, HELLO_TIME_MAX, Origin, Rooms, Server, Streams};
+pub use stream::{Keeper, ReceiverOptions, ReceiverStatus, ReceiverStream};

@@ -34,14 +34,20 @@ impl Dialogue {
     pub fn connect(security: &Security, address: &str, expect_name: Option<&str>) -> Result<Dialogue> {
         let runtime = own_runtime()?;
         let link = runtime.block_on(Link::connect(security, address, expect_name))?;
-        Ok(Dialogue::new(runtime, link))
-    }
-
-    /// Goes on with a link that was made on `runtime`.
-    pub fn new(runtime: Runtime, link: Link) -> Dialogue {
         let (peer, peer_names) = (link.peer(), link.peer_names().to_vec());
         let (read, write) = split(link);
-        Dialogue { runtime, reader: Reader::new(read), writer: Writer::new(write), peer, peer_names }
+        Ok(Dialogue::resume(runtime, Reader::new(read), write, peer, peer_names))
+    }
+
+    /// Goes on with a link that was made on `runtime` and whose first messages `reader` has read.
+    pub fn resume(
+        runtime: Runtime,
+        reader: Reader<ReadHalf<Link>>,
+        write: WriteHalf<Link>,
+        peer: SocketAddr,
+        peer_names: Vec<String>,
+    ) -> Dialogue {
+        Dialogue { runtime, reader, writer: Writer::new(write), peer, peer_names }
     }
 
     /// Both sides know each other: every message is taken from here on.
