@@ -22,4 +22,4 @@ pub use options::{
 pub use running::{Ready, ReadyStream, Stopped, run, stop_on_signals};
 pub use status::{DestinationStatus, Lag, NodeStatus, RoleName, SourceStatus, State, StreamStatus, Watermarks};
 pub use stop::Stop;
-pub use stream::{Stream, StreamBuilder, Ticket};
+pub use stream::{OwnedRecord, Records, Stream, StreamBuilder, Ticket, open_or_create, records};

@@ -10,6 +10,7 @@
 //! failed.
 
 mod builder;
+mod embed;
 mod primary;
 mod status;
 mod tail;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 use journal::{End, Epoch, Flags, Item, Journal, Kind, Level, Lsn};
 
 pub use self::builder::StreamBuilder;
+pub use self::embed::{OwnedRecord, Records, open_or_create, records};
 use self::primary::Primary;
 pub(crate) use self::status::{closed_status, fenced_step, fill_status};
 pub(crate) use self::tail::JournalTail;

@@ -1,0 +1,94 @@
+//! The example of the library, killed again and again: what it has confirmed is there afterwards.
+
+#[path = "../../docs/examples/ledger.rs"]
+mod ledger;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// Names the folder for the process that is to be killed.
+const DIR: &str = "TOWLINE_TEST_LEDGER";
+const KILLS: usize = 5;
+const BOOKED_BEFORE_KILL: usize = 40;
+
+/// What people run; the child below runs the part that it calls.
+const _: fn() -> Result<(), Box<dyn std::error::Error>> = ledger::main;
+
+/// Not a test: the program that the test below kills. Run without its folder it does nothing.
+#[test]
+fn child() {
+    if let Some(dir) = std::env::var_os(DIR) {
+        let output = std::io::stdout();
+        ledger::run(Path::new(&dir), None, std::io::stdin().lock(), output).expect("a ledger");
+    }
+}
+
+#[test]
+fn what_was_booked_survives_kill_9() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path().join("ledger");
+    // every booking has its own amount, so that a lost, doubled or altered one shows in a sum
+    let mut next = 1;
+    let mut booked: Vec<i64> = Vec::new();
+    for _ in 0..KILLS {
+        let mut child = start(&dir);
+        let mut input = child.stdin.take().expect("a pipe");
+        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let replayed = find(&mut lines, "replayed ");
+        let replayed: usize = replayed.split(' ').next().and_then(|count| count.parse().ok()).expect("a count");
+        // a booking that was sent and not confirmed may be there or not
+        assert!(replayed >= booked.len(), "{replayed} replayed, {} confirmed", booked.len());
+        let first = next;
+        for _ in 0..BOOKED_BEFORE_KILL {
+            writeln!(input, "a{} {next}", next % 3).expect("sent");
+            let answer = find(&mut lines, "booked ");
+            assert!(answer.contains(" Durable "), "{answer}");
+            booked.push(next);
+            next += 1;
+        }
+        // one more is under way when it dies
+        writeln!(input, "late {next}").expect("sent");
+        child.kill().expect("killed");
+        child.wait().expect("gone");
+        assert!(next > first);
+        next += 1;
+    }
+    let balances = balances(&dir);
+    for account in 0..3 {
+        let expected: i64 = booked.iter().filter(|amount| *amount % 3 == account).sum();
+        assert_eq!(balances.get(&format!("a{account}")), Some(&expected));
+    }
+}
+
+fn start(dir: &Path) -> Child {
+    Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+        .env(DIR, dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a child")
+}
+
+/// The rest of the next line with this word; the test harness of the child prints lines of its own.
+fn find(lines: &mut impl Iterator<Item = std::io::Result<String>>, word: &str) -> String {
+    loop {
+        let line = lines.next().expect("the child ended early").expect("a line");
+        if let Some(at) = line.find(word) {
+            return line[at + word.len()..].to_owned();
+        }
+    }
+}
+
+fn balances(dir: &Path) -> BTreeMap<String, i64> {
+    let journal = towline::open_or_create(dir, Default::default()).expect("the journal");
+    let mut balances = BTreeMap::new();
+    for record in towline::records(&journal, journal.start()).expect("records") {
+        let booking = String::from_utf8(record.expect("a record").payload).expect("text");
+        let (account, amount) = booking.split_once(' ').expect("a booking");
+        *balances.entry(account.to_owned()).or_default() += amount.parse::<i64>().expect("an amount");
+    }
+    balances
+}
