@@ -52,9 +52,11 @@ pub(crate) fn execute(args: Args, at: &Whereabouts, out: &mut Out) -> Outcome {
     if let Ok(Some(acked)) = &ended
         && let Ok(Err(Stop::Input(failure))) = feeder.join()
     {
-        return Err(
-            failure.hint(format!("{} records before it are in the stream, up to LSN {}", acked.count, acked.lsn))
-        );
+        return Err(failure.hint(match acked.count {
+            0 => "no record before it is in the stream".to_owned(),
+            1 => format!("1 record before it is in the stream, up to LSN {}", acked.lsn),
+            count => format!("{count} records before it are in the stream, up to LSN {}", acked.lsn),
+        }));
     }
     match ended? {
         Some(acked) => {

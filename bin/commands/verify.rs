@@ -49,10 +49,10 @@ fn node(data: &Path, report: &mut Report) -> Result<(), Failure> {
 /// Every entry of a journal. Behind a damaged one the next segment is read alone: it carries the chain up to it.
 fn journal(path: &Path, report: &mut Report) -> Result<(), Failure> {
     let Some(log) = report.unless_damaged(path, Log::open(path))? else { return Ok(()) };
-    let mut count = 0;
+    let mut seen = Seen::default();
     let mut from = Some(log.start());
     while let Some(at) = from.take() {
-        let failed = match walk(&log, at, &mut count, report) {
+        let failed = match walk(&log, at, &mut seen, report) {
             Ok(()) => break,
             Err(failed) => failed,
         };
@@ -66,16 +66,23 @@ fn journal(path: &Path, report: &mut Report) -> Result<(), Failure> {
     if log.was_poisoned() {
         report.note(path, "a sync failed here, and the journal was not opened since");
     }
-    let bytes = log.segments().iter().map(|segment| segment.range.bytes()).sum();
     let what = format!("journal of stream {}, durable up to LSN {}", log.stream(), log.evidence());
-    report.looked_at(path, what, count, bytes);
+    report.looked_at(path, what, seen.entries, seen.bytes);
     Ok(())
 }
 
-fn walk(log: &Log, from: Lsn, count: &mut u64, report: &mut Report) -> Result<(), journal::Error> {
+/// What a walk passed.
+#[derive(Default)]
+struct Seen {
+    entries: u64,
+    bytes: u64,
+}
+
+fn walk(log: &Log, from: Lsn, seen: &mut Seen, report: &mut Report) -> Result<(), journal::Error> {
     let mut entries = log.entries(Some(from))?;
-    while entries.next_entry()?.is_some() {
-        *count += 1;
+    while let Some(entry) = entries.next_entry()? {
+        seen.entries += 1;
+        seen.bytes += entry.header.range().bytes();
     }
     if let Some(torn) = entries.torn() {
         report.note(log.dir(), &format!("ends at LSN {}, behind which a write was not finished ({torn})", torn.at));

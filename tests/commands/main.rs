@@ -3,5 +3,6 @@
 mod grammar;
 mod offline;
 mod pki;
+mod records;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,5 +1,7 @@
 //! Real processes of the real binary, run to their end.
 
+pub(crate) mod daemon;
+
 use std::ffi::OsStr;
 use std::io::Write;
 use std::process::{Command, ExitStatus, Stdio};
