@@ -16,6 +16,7 @@ mod disk;
 mod error;
 #[cfg(test)]
 mod forge;
+mod outbox;
 mod plan;
 mod point;
 mod source;
@@ -28,6 +29,7 @@ pub use batch::{
 pub use catalogue::{Catalogue, DepotEnd, Line, LineStep};
 pub use depot::{Depot, DepotVerdict, Listed, OFFER_BYTES_MAX, Offer, SPOOLS_MAX, Spool, Stored};
 pub use error::{Error, Place, Result, What};
+pub use outbox::Outbox;
 pub use plan::{Plan, Short, Step, StepSource, Stop, Wanted, plan};
 pub use point::Point;
 pub use source::{EntryAt, Neighbours, Source};
