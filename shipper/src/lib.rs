@@ -13,12 +13,17 @@
 //! Guarantees: no entry counts for a peer that this very connection hasn't acknowledged; nothing is committed above what
 //! every required peer promised; a higher term ends every acknowledgement.
 
+mod batches;
 mod commit;
 mod gate;
 mod peer;
 mod policy;
 mod schedule;
 
+pub use batches::{
+    BatchCore, BatchLog, BatchOptions, Batches, Begin, DepotLink, FolderLink, LogView, NodeLink, NodeLinkOptions,
+    ShipError, ShipStatus, Stop, Trouble, WaitShipped, next_range,
+};
 pub use commit::{Marks, Need, Standing, commit};
 pub use gate::{Gate, Loss, Member, OnLoss, Verdict};
 pub use peer::{Action, Local, Notice, Peer, PeerOptions, PeerState};

@@ -1,0 +1,62 @@
+//! Why a batch didn't arrive.
+
+use journal::Class;
+
+use super::Trouble;
+
+/// An error of shipping a batch. Nothing is lost by it: what isn't shipped stays in the log and is tried again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShipError {
+    /// Nothing may be shipped.
+    #[error(transparent)]
+    Trouble(#[from] Trouble),
+    /// Cutting the batch, or storing it in a folder, failed.
+    #[error(transparent)]
+    Archive(#[from] archive::Error),
+    /// The link to the other node failed, or it refused.
+    #[error(transparent)]
+    Wire(#[from] wire::Error),
+    /// Reading the log failed.
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+    /// The runtime of the link could not be started.
+    #[error("start the link's runtime: {0}")]
+    Runtime(#[source] std::io::Error),
+    /// The depot's node answered out of turn.
+    #[error("the depot's node answered {found} where {wanted} was due")]
+    OutOfTurn {
+        /// What came.
+        found: &'static str,
+        /// What was due.
+        wanted: &'static str,
+    },
+    /// This side is stopping.
+    #[error("stopped while shipping; it goes on at the next start")]
+    Stopped,
+}
+
+impl ShipError {
+    /// Who must act.
+    pub fn class(&self) -> Class {
+        match self {
+            ShipError::Trouble(trouble) => match trouble {
+                Trouble::Fenced { .. } => Class::Fenced,
+                Trouble::SplitBrain { .. } | Trouble::Diverged { .. } => Class::Refused,
+                Trouble::Pruned { .. } => Class::NotReached,
+                Trouble::Ahead { .. } => Class::Corrupt,
+            },
+            ShipError::Archive(error) => error.class(),
+            ShipError::Wire(error) => error.class(),
+            ShipError::Journal(error) => error.class(),
+            ShipError::Runtime(_) => Class::Io,
+            ShipError::OutOfTurn { .. } => Class::Incompatible,
+            ShipError::Stopped => Class::Unknown,
+        }
+    }
+
+    /// True when trying again may help without anybody acting: it is then tried soon, else rarely.
+    pub fn is_transient(&self) -> bool {
+        matches!(self.class(), Class::Io | Class::Full | Class::Locked | Class::Unknown)
+    }
+}
