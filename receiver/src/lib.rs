@@ -10,6 +10,7 @@
 //! cursor verified never reach the log; nothing is acknowledged as durable without a sync's proof; what is told to the
 //! replica is committed and durable here.
 
+mod depot;
 mod feed;
 mod heartbeat;
 mod intake;
@@ -17,6 +18,7 @@ mod outlet;
 mod server;
 mod stream;
 
+pub use depot::{DepotError, DepotIntake, serve_depot};
 pub use heartbeat::ALIVE_EVERY;
 pub use intake::{Action, Found, Intake, IntakeOptions, Log, Notice, Proof};
 pub use server::{CONNECTIONS_MAX, Depots, HANDSHAKES_MAX, HELLO_TIME_MAX, Origin, Rooms, Server, Streams};
