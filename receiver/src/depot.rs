@@ -209,3 +209,6 @@ fn stored_message(stored: &Stored) -> Message {
     let end = Place { lsn: stored.end.lsn, chain: stored.end.chain };
     Message::BatchStored { name: stored.info.name().to_string(), end }
 }
+
+#[cfg(test)]
+mod tests;

@@ -155,13 +155,17 @@ impl Depot {
     }
 
     /// Every batch with what it says of itself; no entry is read. Blocking.
+    ///
+    /// # Errors
+    /// `Stream` when a batch of another stream lies here. Damaged files are no error: [`Catalogue::bad`] has them.
     pub fn catalogue(&self) -> Result<Catalogue> {
         let mut batches = Vec::new();
         let mut bad = Vec::new();
         for path in self.files()? {
             match self.look(&path) {
                 Ok(info) => batches.push((path, info)),
-                Err(error @ (Error::Io { .. } | Error::Full { .. })) => return Err(error),
+                // two streams whose ids begin alike, or a copy that went to the wrong place: nothing is mixed
+                Err(error @ (Error::Io { .. } | Error::Full { .. } | Error::Stream { .. })) => return Err(error),
                 Err(error) => bad.push(error),
             }
         }

@@ -234,6 +234,23 @@ fn offers_are_bounded() {
 }
 
 #[test]
+fn two_streams_are_never_mixed() {
+    let bench = Bench::new();
+    let forge = forge();
+    let batch = bench.cut(&forge, forge.tips()[0], Lsn::MAX);
+    bench.store(&batch).expect("stored");
+    let mut id = *STREAM.as_bytes();
+    id[15] ^= 1;
+    let other = StreamId::from_bytes(id);
+    let alike = Depot::create(&bench.dir.path().join("depot"), "log", other).expect("the same folder");
+    assert_eq!(alike.folder(), bench.depot.folder());
+    assert!(matches!(alike.catalogue(), Err(Error::Stream { wanted, .. }) if wanted == other));
+    let elsewhere = Depot::create(&bench.dir.path().join("other"), "log", other).expect("makes folders");
+    let error = elsewhere.store(&batch.path, batch.info.file_bytes, batch.file_hash).expect_err("another stream's");
+    assert!(matches!(error, Error::Stream { .. }), "{error}");
+}
+
+#[test]
 fn streams_are_found_by_name() {
     let bench = Bench::new();
     let root = bench.dir.path().join("depot");
