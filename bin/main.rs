@@ -6,6 +6,7 @@
 //! One file per command below `commands`; `exit` has the one table of exit codes.
 
 mod commands;
+mod demo;
 mod exit;
 mod logs;
 mod offline;

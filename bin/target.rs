@@ -176,7 +176,7 @@ mod tests {
             ("b:7400,mode=sync,mode=async", "said before"),
             ("b:7400,on-loss=block:5s", "not known"),
             ("b:7400,on-loss=alone", "not a duration"),
-            ("./d,every=5", "unit is missing"),
+            ("./d,every=5", "is no schedule"),
         ];
         for (text, part) in table {
             let said = text.parse::<Target>().unwrap_err().to_string();

@@ -27,6 +27,7 @@ use ::journal::Kind;
 use clap::Subcommand;
 use node::control::Level;
 
+use crate::demo;
 use crate::exit::Outcome;
 use crate::out::Out;
 use crate::whereabouts::Whereabouts;
@@ -34,6 +35,8 @@ use crate::whereabouts::Whereabouts;
 /// Every command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Show the whole line at work on this machine: two copies, kill -9, a depot, restores; a checker judges
+    Demo(demo::Args),
     /// Run this node as its configuration says
     Run(run::Args),
     /// Run a node that writes a stream, by flags alone
@@ -77,6 +80,7 @@ pub(crate) enum Command {
 /// Does what was asked.
 pub(crate) fn execute(command: Command, at: &Whereabouts, quiet: bool, out: &mut Out) -> Outcome {
     match command {
+        Command::Demo(args) => demo::execute(&args, out),
         Command::Run(args) => run::execute(args, at, quiet),
         Command::Primary(args) => primary::execute(*args, at, quiet),
         Command::Receiver(args) => receiver::execute(args, at, quiet),

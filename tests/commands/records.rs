@@ -235,8 +235,9 @@ fn lines(count: u64) -> String {
 /// Appends until it is full: the exit code, and how many records were acknowledged.
 fn fill(node: &Lone) -> (i32, u64) {
     let ended = node.append(lines(20_000).as_bytes(), &["--acks", "--wait", "durable"]).expect(16).says("no space");
-    let acked = ended.stdout.lines().filter_map(|line| line.strip_prefix("acked ")?.split(' ').next()?.parse().ok());
-    let acked = acked.last().unwrap_or(0);
+    let lines = ended.stdout.lines().rev();
+    let last = lines.filter_map(|line| line.strip_prefix("acked ")?.split(' ').next()?.parse().ok()).next();
+    let acked = last.unwrap_or(0);
     assert!(acked > 0, "something fits");
     (ended.code, acked)
 }
