@@ -11,7 +11,7 @@ use node::control::{Acked, Acks, Append, Done, FRAME_BODY_BYTES_MAX, Failure as 
 use volume::frames::{Frames, Splitter};
 
 use super::{level, millis};
-use crate::exit::{DEGRADED, DONE, Failure, Outcome};
+use crate::exit::{DEGRADED, DONE, Failure, Outcome, code};
 use crate::out::Out;
 use crate::whereabouts::Whereabouts;
 
@@ -45,7 +45,7 @@ pub(crate) struct Args {
 pub(crate) fn execute(args: Args, at: &Whereabouts, out: &mut Out) -> Outcome {
     let input = open(&args.file)?;
     let append = Append { stream: args.stream.clone(), wait: args.wait, timeout_ms: args.timeout.map(millis) };
-    let (sender, mut acks) = at.connect()?.append(append)?;
+    let (sender, mut acks) = at.connect()?.append(append).map_err(|fault| told(fault.into(), None))?;
     // not joined unless it has ended: it may sit in a read of a terminal when the node is gone already
     let feeder = thread::spawn(move || feed(sender, input, args.frames));
     let ended = follow(&mut acks, args.acks, out);
@@ -109,11 +109,17 @@ fn unknown(answer: Answer) -> Failure {
     }
 }
 
-/// A failure that says how far the acknowledgements went.
+/// A failure that says how far the acknowledgements went, and what is not known.
 fn told(failure: Failure, before: Option<Acked>) -> Failure {
+    let rest = match failure.code() == code(Class::Unknown) {
+        true => ", the rest is unknown: it may be in the stream or not",
+        false => "",
+    };
     match before {
-        Some(acked) => failure.and(format_args!("{} records up to LSN {} were acknowledged", acked.count, acked.lsn)),
-        None => failure.and(format_args!("nothing was acknowledged")),
+        Some(acked) => {
+            failure.and(format_args!("{} records up to LSN {} were acknowledged{rest}", acked.count, acked.lsn))
+        }
+        None => failure.and(format_args!("nothing was acknowledged{rest}")),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod grammar;
 mod offline;
+mod peers;
 mod pki;
 mod records;
 #[path = "../support/mod.rs"]
