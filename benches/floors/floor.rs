@@ -79,6 +79,25 @@ pub(crate) fn buffered(dir: &Path, entry: &[u8], count: u64) -> Sample {
     Sample::whole(count, begun.elapsed())
 }
 
+/// The same without anything to recycle: each file is written whole with zeros and synced before its first entry.
+pub(crate) fn new_files(dir: &Path, entry: &[u8], count: u64) -> Sample {
+    let per_file = FILE_BYTES / entry.len() as u64;
+    let begun = Instant::now();
+    for (number, from) in (0..count).step_by(per_file as usize).enumerate() {
+        let mut file = Recycled::new(dir, &format!("floor-{number}"));
+        let mut buffer = Vec::with_capacity(BUFFER_BYTES + entry.len());
+        for _ in from..count.min(from + per_file) {
+            buffer.extend_from_slice(entry);
+            if buffer.len() >= BUFFER_BYTES {
+                file.write(&buffer);
+                buffer.clear();
+            }
+        }
+        file.write(&buffer);
+    }
+    Sample::whole(count, begun.elapsed())
+}
+
 /// One pwrite per entry.
 pub(crate) fn written(dir: &Path, entry: &[u8], count: u64) -> Sample {
     let mut file = Recycled::new(dir, "floor");
