@@ -10,7 +10,7 @@ use crate::cursor::{Cursor, Fault, FaultKind, Next, Tip};
 use crate::entry::Entry;
 use crate::epoch::{History, TermSeen};
 use crate::error::{Error, Result};
-use crate::geometry::{Geometry, SEGMENT_HEADER_BYTES, entry_bytes};
+use crate::geometry::{Geometry, HEADER_BYTES, SEGMENT_HEADER_BYTES, entry_bytes};
 use crate::id::{NodeId, StreamId};
 use crate::lsn::{Lsn, LsnRange};
 use crate::recovery::{next_entry, segment_paths};
@@ -202,36 +202,21 @@ impl Entries<'_> {
         if self.torn.is_some() {
             return Ok(None);
         }
-        let mut wanted = entry_bytes(0) as usize;
-        loop {
-            if self.buffer.len() - self.used < wanted && !self.fill(wanted)? {
-                let at = self.cursor.tip().lsn;
-                if at < self.log.evidence.durable {
-                    let fault = Fault { at, kind: FaultKind::Short, to: self.log.evidence.durable };
-                    return Err(self.rot(fault));
-                }
-                return Ok(None);
-            }
-            // probe with a copy: the borrow of the buffer that is returned must be the last one
-            let mut probe = self.cursor;
-            match probe.next(&self.buffer[self.used..]) {
-                Ok(Next::Need(more)) if more > wanted => wanted = more,
-                Ok(Next::Need(_)) => return Err(self.rot(self.short())),
-                Ok(Next::Entry(_)) => break,
-                Err(fault) if fault.at < self.log.evidence.durable => return Err(self.rot(fault)),
-                Err(fault) => {
-                    self.torn = Some(fault);
-                    return Ok(None);
-                }
-            }
-        }
-        let from = self.used;
-        match self.cursor.next(&self.buffer[from..]) {
+        self.load_entry()?;
+        let at = self.cursor.tip().lsn;
+        let durable = self.log.evidence.durable;
+        match self.cursor.next(&self.buffer[self.used..]) {
             Ok(Next::Entry(entry)) => {
                 self.used += entry.header.range().bytes() as usize;
                 Ok(Some(entry))
             }
-            _ => Ok(None), // the probe has just seen it whole
+            Ok(Next::Need(_)) if at < durable => Err(self.rot(Fault { at, kind: FaultKind::Short, to: durable })),
+            Ok(Next::Need(_)) => Ok(None),
+            Err(fault) if fault.at < durable => Err(self.rot(fault)),
+            Err(fault) => {
+                self.torn = Some(fault);
+                Ok(None)
+            }
         }
     }
 
@@ -245,9 +230,20 @@ impl Entries<'_> {
         self.torn.as_ref().filter(|fault| fault.kind != FaultKind::Zero)
     }
 
-    fn short(&self) -> Fault {
-        let at = self.cursor.tip().lsn;
-        Fault { at, kind: FaultKind::Short, to: at }
+    /// Has the whole next entry in the buffer, as far as the files have it. Its header is believed for nothing but how
+    /// much to read, and no further than to the end of the segment.
+    fn load_entry(&mut self) -> Result<()> {
+        if self.buffer.len() - self.used < HEADER_BYTES && !self.fill(HEADER_BYTES)? {
+            return Ok(());
+        }
+        let Some((length, _)) = self.buffer[self.used..].split_first_chunk() else { return Ok(()) };
+        let payload_bytes = (u32::from_le_bytes(*length) as usize).saturating_sub(HEADER_BYTES);
+        let room = self.log.facts.geometry.room(self.cursor.tip().lsn);
+        let wanted = entry_bytes(payload_bytes).min(room) as usize;
+        if self.buffer.len() - self.used < wanted {
+            self.fill(wanted)?;
+        }
+        Ok(())
     }
 
     /// Has at least `wanted` unread bytes in the buffer; `false` when the files don't have them.
