@@ -2,15 +2,14 @@
 //! stream, and sends what the socket takes.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use journal::LsnRange;
 use tokio::io::{ReadHalf, WriteHalf};
-use tokio::time::{Sleep, sleep_until, timeout};
-use wire::{Alive, Frame, Greeting, Link, Message, Reader};
+use tokio::time::timeout;
+use wire::{Alarm, Alive, Frame, Greeting, Link, Message, Reader};
 
 use crate::outlet::Outlet;
 use crate::stream::ReceiverStream;
@@ -153,34 +152,4 @@ fn hand_in(stream: &ReceiverStream, reader: &mut Reader<ReadHalf<Link>>, number:
     })?;
     stream.contact();
     Ok(())
-}
-
-/// A timer that is moved only when it has to ring earlier; a late one that rings early is asked again.
-struct Alarm {
-    sleep: Pin<Box<Sleep>>,
-    set: bool,
-}
-
-impl Alarm {
-    fn new() -> Alarm {
-        Alarm { sleep: Box::pin(sleep_until(tokio::time::Instant::now())), set: false }
-    }
-
-    fn set(&mut self, due: Option<Instant>) {
-        let Some(due) = due.map(tokio::time::Instant::from_std) else {
-            self.set = false;
-            return;
-        };
-        if !self.set || due < self.sleep.deadline() || self.sleep.is_elapsed() {
-            self.sleep.as_mut().reset(due);
-        }
-        self.set = true;
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.set {
-            return Poll::Pending;
-        }
-        self.sleep.as_mut().poll(cx)
-    }
 }

@@ -15,7 +15,9 @@
 
 mod batches;
 mod commit;
+mod error;
 mod gate;
+mod link;
 mod peer;
 mod policy;
 mod schedule;
@@ -25,7 +27,9 @@ pub use batches::{
     ShipError, ShipStatus, Stop, Trouble, WaitShipped, next_range,
 };
 pub use commit::{Marks, Need, Standing, commit};
+pub use error::Error;
 pub use gate::{Gate, Loss, Member, OnLoss, Verdict};
+pub use link::{Event, LinkTrouble, Links, LinksOptions, LinksStatus, OnEvent, PeerStatus, Target};
 pub use peer::{Action, Local, Notice, Peer, PeerOptions, PeerState};
 pub use policy::{Policy, PolicyError, PolicyMember};
 pub use schedule::{Due, Schedule, ScheduleError, Why};

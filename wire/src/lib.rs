@@ -1,6 +1,7 @@
 //! Bytes in flight: messages, framing, agreement, TLS.
 
 mod agree;
+mod alarm;
 mod codec;
 mod dialogue;
 mod error;
@@ -15,6 +16,7 @@ mod tls;
 mod writer;
 
 pub use agree::agree;
+pub use alarm::Alarm;
 pub use dialogue::{Dialogue, own_runtime};
 pub use error::{Error, Result};
 pub use frame::{
