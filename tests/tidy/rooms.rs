@@ -55,7 +55,8 @@ fn check_room(room: &str, allowed: &[&str], manifest: &str) -> Vec<String> {
 fn check_dependency(at: &str, room: &str, allowed: &[&str], dependency: &str) -> Option<String> {
     let plain = dependency.trim_matches('"').trim_start_matches("towline-");
     let ours = plain == "towline" || ALLOWED.iter().any(|(name, _)| *name == plain);
-    (ours && !allowed.contains(&plain)).then(|| format!("{at}: {room} may not import {plain}"))
+    // a room may name itself: its tests switch on a feature of it
+    (ours && plain != room && !allowed.contains(&plain)).then(|| format!("{at}: {room} may not import {plain}"))
 }
 
 #[test]
