@@ -5,5 +5,6 @@ mod offline;
 mod peers;
 mod pki;
 mod records;
+mod run;
 #[path = "../support/mod.rs"]
 mod support;
