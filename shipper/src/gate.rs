@@ -86,6 +86,7 @@ pub struct Gate {
     members: Vec<(Member, Place)>,
     open: bool,
     committed: Lsn,
+    updated: Option<Instant>,
 }
 
 /// Where a peer stands: see the diagram above.
@@ -102,13 +103,20 @@ impl Gate {
     /// A closed gate before a stream with these peers. `committed`: what every required peer is known to keep from before,
     /// [`Lsn::ZERO`] if nothing is known. (Not the journal's own commit point: that may have been reached alone.)
     pub fn new(need: Need, members: &[Member], committed: Lsn) -> Gate {
-        Gate { need, members: members.iter().map(|&member| (member, Place::Unmet)).collect(), open: false, committed }
+        Gate {
+            need,
+            members: members.iter().map(|&member| (member, Place::Unmet)).collect(),
+            open: false,
+            committed,
+            updated: None,
+        }
     }
 
     /// The gate's answer. Call it after every batch of events, with this node's durable watermark and, for each peer in
     /// order, what [`crate::Peer::marks`] says: `Some` only while a connection counts (greeting, agreement and take-back
     /// done).
     pub fn update(&mut self, now: Instant, durable: Lsn, marks: &[Option<Marks>]) -> Verdict {
+        self.updated = Some(now);
         let marks_of = |index: usize| marks.get(index).copied().flatten();
         for (index, (member, place)) in self.members.iter_mut().enumerate() {
             *place = place.step(now, durable, member, marks_of(index));
@@ -151,7 +159,8 @@ impl Gate {
             (Place::Lost { since }, OnLoss::Fail { after } | OnLoss::Alone { after }) => since.checked_add(after),
             _ => None,
         };
-        self.members.iter().filter_map(due).min()
+        // what was due at the last update was done there
+        self.members.iter().filter_map(due).filter(|due| self.updated.is_none_or(|updated| updated < *due)).min()
     }
 
     /// The required peers that were not met, while fewer than needed were; else nobody.
