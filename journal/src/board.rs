@@ -110,6 +110,7 @@ pub struct Board {
     durable: AtomicU64,
     committed: AtomicU64,
     changes: AtomicU64,
+    demands: AtomicU64,
     inner: Mutex<Inner>,
 }
 
@@ -117,7 +118,7 @@ pub struct Board {
 struct Inner {
     remote: Remote,
     waiters: Vec<Waiter>,
-    watchers: Vec<(u64, Waker)>,
+    watchers: Vec<Watcher>,
     next_watch: u64,
     end: Option<End>,
     leader: Leader,
@@ -140,6 +141,22 @@ struct Waiter {
     level: Level,
     lsn: Lsn,
     who: Who,
+}
+
+#[derive(Debug)]
+struct Watcher {
+    id: u64,
+    interest: Interest,
+    waker: Waker,
+}
+
+/// What a watch wakes for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Interest {
+    /// Every change.
+    Everything,
+    /// The flush thread's: a sync is wanted, a spare was used up, or the end. A waiter's own sync is none of these.
+    Demand,
 }
 
 #[derive(Debug)]
@@ -244,16 +261,32 @@ impl Board {
         }
         if level != Level::Written && lsn > self.durable() && inner.sync_wanted < lsn {
             inner.sync_wanted = lsn;
-            self.notify_watchers(&mut inner);
+            self.demand_from(&mut inner);
         }
         Poll::Pending
     }
 
     /// A watch that wakes at every change of a watermark, of the remote side or of the end.
     pub fn watch(&self) -> Watch<'_> {
+        self.watch_for(Interest::Everything)
+    }
+
+    /// A watch that wakes when the flush thread has something to do.
+    pub(crate) fn watch_demand(&self) -> Watch<'_> {
+        self.watch_for(Interest::Demand)
+    }
+
+    fn watch_for(&self, interest: Interest) -> Watch<'_> {
         let mut inner = self.lock();
         inner.next_watch += 1;
-        Watch { board: self, id: inner.next_watch, seen: self.changes.load(Ordering::Acquire) }
+        Watch { board: self, id: inner.next_watch, interest, seen: self.seen(interest) }
+    }
+
+    fn seen(&self, interest: Interest) -> u64 {
+        match interest {
+            Interest::Everything => self.changes.load(Ordering::Acquire),
+            Interest::Demand => self.demands.load(Ordering::Acquire),
+        }
     }
 
     /// Asks the flush thread to sync up to `lsn` now.
@@ -261,8 +294,13 @@ impl Board {
         let mut inner = self.lock();
         if inner.sync_wanted < lsn {
             inner.sync_wanted = lsn;
-            self.notify_watchers(&mut inner);
+            self.demand_from(&mut inner);
         }
+    }
+
+    /// Gives the flush thread a look around.
+    pub(crate) fn demand(&self) {
+        self.demand_from(&mut self.lock());
     }
 
     /// The position that somebody without a thread to spare wants durable.
@@ -368,7 +406,7 @@ impl Board {
         let next = inner.waiters.iter().find(|waiter| waiter.level > Level::Written && waiter.lsn > durable);
         match next.map(|waiter| &waiter.who) {
             Some(Who::Thread(thread, _)) => thread.unpark(),
-            Some(Who::Task(_)) => self.notify_watchers(inner), // the flush thread serves tasks
+            Some(Who::Task(_)) => self.demand_from(inner), // the flush thread serves tasks
             None => {}
         }
     }
@@ -401,7 +439,11 @@ impl Board {
                 index += 1;
             }
         }
-        self.notify_watchers(&mut inner);
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        if ended {
+            self.demand_from(&mut inner);
+        }
+        wake(&mut inner, |watcher| watcher.interest == Interest::Everything);
         drop(inner);
         for who in woken {
             match who {
@@ -411,11 +453,9 @@ impl Board {
         }
     }
 
-    fn notify_watchers(&self, inner: &mut Inner) {
-        self.changes.fetch_add(1, Ordering::AcqRel);
-        for (_, waker) in inner.watchers.drain(..) {
-            waker.wake();
-        }
+    fn demand_from(&self, inner: &mut Inner) {
+        self.demands.fetch_add(1, Ordering::AcqRel);
+        wake(inner, |watcher| watcher.interest == Interest::Demand);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -424,11 +464,18 @@ impl Board {
     }
 }
 
+fn wake(inner: &mut Inner, whom: impl Fn(&Watcher) -> bool) {
+    for watcher in inner.watchers.extract_if(.., |watcher| whom(watcher)) {
+        watcher.waker.wake();
+    }
+}
+
 /// Sees that something on the board changed. Never misses a change; several may be seen as one.
 #[derive(Debug)]
 pub struct Watch<'a> {
     board: &'a Board,
     id: u64,
+    interest: Interest,
     seen: u64,
 }
 
@@ -436,13 +483,13 @@ impl Watch<'_> {
     /// Ready when something changed since the last time this was ready. Cancel-safe.
     pub fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut inner = self.board.lock();
-        let now = self.board.changes.load(Ordering::Acquire);
+        let now = self.board.seen(self.interest);
         if now != self.seen {
             self.seen = now;
             return Poll::Ready(());
         }
-        inner.watchers.retain(|(id, _)| *id != self.id);
-        inner.watchers.push((self.id, cx.waker().clone()));
+        inner.watchers.retain(|watcher| watcher.id != self.id);
+        inner.watchers.push(Watcher { id: self.id, interest: self.interest, waker: cx.waker().clone() });
         Poll::Pending
     }
 
@@ -470,7 +517,7 @@ impl Watch<'_> {
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        self.board.lock().watchers.retain(|(id, _)| *id != self.id);
+        self.board.lock().watchers.retain(|watcher| watcher.id != self.id);
     }
 }
 

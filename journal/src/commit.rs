@@ -251,6 +251,7 @@ impl Journal {
         let Spare { file, .. } = spare;
         let segment = Arc::new(Segment::from_file(path, file, header)?);
         self.segments_mut().push(Arc::clone(&segment));
+        self.board().demand(); // the next one is to be made ready
         Ok(segment)
     }
 

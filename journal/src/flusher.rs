@@ -26,16 +26,16 @@ impl Journal {
     }
 
     fn flush_until_end(&self) {
-        let mut watch = self.board().watch();
+        let mut watch = self.board().watch_demand();
         while self.board().ended().is_none() {
             self.prepare();
-            let idle_from = self.board().staged();
-            let changed = watch.wait(IDLE);
+            let before = self.board().staged();
+            let demanded = watch.wait(IDLE);
             let wanted = self.board().sync_wanted() > self.board().durable();
-            let idle = !changed && idle_from > self.board().durable();
+            let idle = !demanded && before > self.board().durable();
             let synced = if wanted || idle {
                 self.sync().map(|_| ())
-            } else if changed {
+            } else if demanded {
                 Ok(())
             } else {
                 let kept = self.control().sync_evidence_sometimes();
@@ -53,7 +53,7 @@ impl Journal {
 
     /// Has the next segment ready before it is needed: an appender then never waits for an allocation.
     fn prepare(&self) {
-        let next = self.board().staged().checked_add(self.geometry().body_bytes());
+        let next = self.board().staged().checked_add(2 * self.geometry().body_bytes());
         let ready = next.is_none_or(|next| self.space().reserved_to() >= next);
         if !ready && let Some(next) = next {
             // a full disk is the appender's error, when it really needs the space
