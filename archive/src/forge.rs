@@ -19,7 +19,11 @@ pub(crate) struct Forge {
 
 impl Forge {
     pub(crate) fn new() -> Forge {
-        let geometry = Geometry::new(64 << 10).expect("smallest");
+        Forge::sized(64 << 10)
+    }
+
+    pub(crate) fn sized(body_bytes: u32) -> Forge {
+        let geometry = Geometry::new(body_bytes).expect("a power of two");
         Forge { geometry, bytes: Vec::new(), tip: Tip::empty(STREAM), openings: Vec::new(), now: 1_000 }
     }
 

@@ -213,6 +213,26 @@ fn one_bad_frame_does_not_hide_the_others() {
     }
 }
 
+/// The largest entry, and the longest `Pad`: what is left when the largest entry just doesn't fit.
+#[test]
+fn the_largest_entries_are_frames_of_their_own() {
+    let dir = TempDir::new().expect("temp");
+    let mut forge = Forge::sized(8 << 20);
+    forge.open(1, 1);
+    let largest = vec![3; journal::PAYLOAD_BYTES_MAX];
+    let longest = journal::entry_bytes(largest.len()) + journal::EPOCH_ROOM_BYTES - 8;
+    for _ in 0..6 {
+        forge.data(&largest);
+    }
+    let fill = forge.geometry.room(forge.end()) - longest - journal::HEADER_BYTES as u64;
+    forge.data(&vec![4; fill as usize]).data(&largest);
+    let pad = forge.tips().iter().position(|tip| tip.lsn.get() == 8 << 20).expect("a boundary");
+    assert_eq!(forge.tips()[pad].lsn.bytes_since(forge.tips()[pad - 1].lsn), longest);
+    let done = pack(dir.path(), &forge, forge.tips()[0], forge.end());
+    assert_eq!(read_all(&done.path).expect("verifies"), forge.bytes);
+    assert!(verify_file(&done.path).expect("reads").is_good());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
