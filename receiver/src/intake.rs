@@ -142,7 +142,9 @@ impl Intake {
         }
         if let Some(session) = &self.session {
             let same = session.theirs.node.id == theirs.node.id;
-            if !same && theirs.term.term <= session.theirs.term.term {
+            // the term of the session may have begun behind its greeting
+            let fed = session.theirs.term.term.max(self.log.term.term);
+            if !same && theirs.term.term <= fed {
                 return self.turn_away(link, None, Refusal::Busy);
             }
             self.actions.push_back(Action::Report(Notice::Replaced { node: session.theirs.node.id }));
