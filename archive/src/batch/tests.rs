@@ -174,6 +174,17 @@ fn hostile_numbers_are_bounded_before_room_is_made() {
         let error = Batch::open(&path).expect_err(name);
         assert!(matches!(error, Error::Damaged { what: What::Contradiction(_), .. }), "{name}: {error}");
     }
+    // a time that nothing contradicts but the entries: only a full look can tell
+    let mut changed = summary.clone();
+    changed.last.time = Time::from_nanos(changed.last.time.as_nanos() + 1);
+    let lie = changed.encode();
+    let mut bytes = good[..trailer.summary_at as usize].to_vec();
+    bytes.extend_from_slice(&lie);
+    let hash = *blake3::hash(&bytes).as_bytes();
+    bytes.extend_from_slice(&Trailer { summary_crc: journal::crc32c(&lie), hash, ..trailer }.encode());
+    fs::write(&path, &bytes).expect("writes");
+    let bad = verify_file(&path).expect("reads").bad;
+    assert!(matches!(bad[..], [BadRange { what: What::Contradiction(_), .. }]), "{bad:?}");
     let mut bytes = good[..trailer_at].to_vec();
     let lies = Trailer { summary_at: HEAD_BYTES as u64, summary_bytes: u32::MAX, ..trailer };
     bytes.extend_from_slice(&lies.encode());

@@ -327,6 +327,20 @@ fn a_journal_of_another_line_is_not_glued_on() {
     assert!(matches!(error, Error::Diverged { .. }), "{error}");
 }
 
+/// A branch that looks right by its numbers, but was cut from other bytes.
+#[test]
+fn a_branch_of_another_history_is_not_glued_on() {
+    let scene = Scene::new();
+    let mut forged = Forge::new();
+    forged.at(500).open(1, 1).at(1000).data(b"a").at(2000).data(b"!");
+    forged.at(2500).open(2, 1).at(2600).data(b"X");
+    scene.ship(&alphabet(), &[0, 6]).ship(&forged, &[3, 5]);
+    let plan = scene.plan(None, Point::Latest, None).expect("looks alike");
+    let error = drain(&plan, None).expect_err("another history");
+    assert!(matches!(error, Error::Diverged { .. }), "{error}");
+    assert!(!scene.depot.verify().expect("reads").is_good());
+}
+
 #[test]
 fn a_batch_that_changed_since_is_not_read() {
     let scene = Scene::new();

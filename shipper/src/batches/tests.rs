@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use archive::{Catalogue, Coverage, Depot, Finished, Point, Source, Wanted};
 use journal::{
-    Cursor, Geometry, Item, Journal, Kind, Lsn, NodeId, Options, Reason, Remote, Role, RunOpening, StreamId, Term,
-    TermSeen, Time, Tip,
+    Chain, Cursor, Geometry, Item, Journal, Kind, Lsn, NodeId, Options, Reason, Remote, Role, RunOpening, StreamId,
+    Term, TermSeen, Time, Tip,
 };
 use tempfile::TempDir;
 use wire::{DepotState, Place};
@@ -135,6 +135,13 @@ fn a_request_ships_now_and_waits_for_the_commit() {
     assert_eq!(turn(&mut core, secs(2)).shipped, Some(end), "what was asked for stays asked for");
     append(&scene.journal, &["two"]);
     assert_eq!(turn(&mut core, secs(3)).shipped, Some(end), "and is done with then");
+    promise(&scene.journal, scene.journal.board().durable());
+    let partly = scene.journal.board().durable();
+    let all = append(&scene.journal, &["three"]);
+    core.request(all);
+    assert_eq!(turn(&mut core, secs(4)).shipped, Some(partly));
+    promise(&scene.journal, Lsn::MAX);
+    assert_eq!(turn(&mut core, secs(5)).shipped, Some(all), "the rest of it too");
 }
 
 #[test]
@@ -229,15 +236,17 @@ fn failures_are_retried_later_and_later_with_the_same_bytes() {
 #[test]
 fn a_spooled_batch_that_no_longer_fits_is_cut_anew() {
     let scene = Scene::new();
-    append(&scene.journal, &["one", "two"]);
+    let one = append(&scene.journal, &["one"]);
+    append(&scene.journal, &["two"]);
     let failures = Arc::new(Mutex::new(vec![ShipError::Wire(wire::Error::Closed)]));
     let link = Shaky { inner: scene.folder(), failures, offered: Arc::default() };
     let mut core = BatchCore::new(scene.options("every 600s"), scene.journal.clone(), link);
     assert!(turn(&mut core, secs(0)).last_error.is_some());
     // meanwhile another way brought a part of it there
-    let elsewhere = BatchOptions { batch_bytes: 1, spool: scene.dir.path().join("other"), ..scene.options("every 1s") };
-    let mut other = BatchCore::new(elsewhere, scene.journal.clone(), scene.folder());
-    turn(&mut other, secs(0));
+    let part = receive(&scene.dir.path().join("b"), &scene.journal, one);
+    promise(&part, Lsn::MAX);
+    let elsewhere = BatchOptions { spool: scene.dir.path().join("other"), ..scene.options("every 1s") };
+    assert_eq!(turn(&mut BatchCore::new(elsewhere, part, scene.folder()), secs(0)).shipped, Some(one));
     let three = append(&scene.journal, &["three"]);
     core.request(three);
     let status = turn(&mut core, secs(1));
@@ -315,6 +324,55 @@ fn a_log_that_is_behind_the_depot_says_so() {
     let options = BatchOptions { spool: scene.dir.path().join("spool 2"), ..scene.options("every 1s") };
     let error = turn(&mut BatchCore::new(options, behind, scene.folder()), secs(0)).last_error.expect("refused");
     assert!(error.contains("lost what was durable"), "{error}");
+}
+
+/// A depot that says what it is told to say.
+#[derive(Debug)]
+struct Liar {
+    state: DepotState,
+    stored: Option<Place>,
+    offers: Arc<Mutex<usize>>,
+}
+
+impl DepotLink for Liar {
+    fn open(&mut self, _own: TermSeen) -> Result<DepotState, ShipError> {
+        Ok(self.state)
+    }
+
+    fn store(&mut self, batch: &Finished, _stop: &Stop) -> Result<Place, ShipError> {
+        *self.offers.lock().expect("own") += 1;
+        let last = batch.info.last;
+        Ok(self.stored.unwrap_or(Place { lsn: last.lsn, chain: last.chain }))
+    }
+
+    fn close(&mut self) {}
+}
+
+#[test]
+fn another_history_in_the_depot_is_never_continued() {
+    let scene = Scene::new();
+    let one = append(&scene.journal, &["one"]);
+    append(&scene.journal, &["two"]);
+    let (tip, term) = (scene.journal.tip_at(one).expect("reads").expect("a boundary"), scene.journal.term_seen());
+    let other = Chain::from_u64(tip.chain.get() ^ 1);
+    let end = |lsn: u64, chain: Chain| DepotState { end: Some(Place { lsn: Lsn::new(lsn), chain }), term };
+    let cases = [
+        ("its end", end(one.get(), tip.chain), None, None, 1),
+        ("another chain", end(one.get(), other), None, Some("which is not in this node's log"), 0),
+        ("inside an entry", end(one.get() - 8, tip.chain), None, Some("which is not in this node's log"), 0),
+        ("stored elsewhere", end(one.get(), tip.chain), Some(other), Some("which is not in this node's log"), 1),
+    ];
+    for (name, state, stored, wanted, offered) in cases {
+        let offers = Arc::new(Mutex::new(0));
+        let stored = stored.map(|chain| Place { lsn: scene.journal.written_tip().lsn, chain });
+        let liar = Liar { state, stored, offers: offers.clone() };
+        let status = turn(&mut BatchCore::new(scene.options("every 1s"), scene.journal.clone(), liar), secs(0));
+        let error = status.last_error.clone().unwrap_or_default();
+        assert_eq!(status.last_error.is_some(), wanted.is_some(), "{name}: {error}");
+        assert!(error.contains(wanted.unwrap_or_default()), "{name}: {error}");
+        assert_eq!(*offers.lock().expect("own"), offered, "{name}");
+        assert_eq!(status.batches, u64::from(wanted.is_none()), "{name}");
+    }
 }
 
 #[test]
