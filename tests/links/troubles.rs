@@ -1,0 +1,151 @@
+//! What goes wrong on a side: higher terms, failed and stalled syncs, full disks.
+
+use std::time::Duration;
+
+use journal::{Class, Level, Role, Term, TermSeen, WaitError};
+use shipper::{Event, PeerState};
+use wire::{Mode, Refusal};
+
+use super::sides::*;
+
+const LONG: Duration = HANGS_AFTER;
+const HIGHER: TermSeen = TermSeen { term: Term(9), id: 99 };
+
+#[test]
+fn a_receiver_that_knows_a_higher_term_fences_the_primary() {
+    let (a, b) = (Side::new(1), Side::new(2));
+    let receiving = Receiving::start(b.create(Role::Receiver), PLAIN);
+    receiving.stream.retire("the primary", HIGHER);
+    let primary = Shipping::start(a.create(Role::Primary), PLAIN, vec![target(Mode::Sync, receiving.address())]);
+    until("it is fenced", || primary.journal.role() == Role::Fenced);
+    assert_eq!(primary.journal.term_seen(), HIGHER);
+    assert!(!primary.links.wait_open(LONG), "nobody waits for a gate that never opens");
+    until("it is told", || primary.events.lock().unwrap().contains(&Event::Fenced(HIGHER)));
+    assert_eq!(primary.state(), PeerState::Fenced { by: HIGHER });
+}
+
+/// The same in the middle of a stream: what waits is answered, nothing is acknowledged any more.
+#[test]
+fn a_promotion_on_the_other_side_ends_every_wait() {
+    let (a, b) = (Side::new(1), Side::new(2));
+    let receiving = Receiving::start(b.create(Role::Receiver), PLAIN);
+    let primary = Shipping::start(a.create(Role::Primary), PLAIN, vec![target(Mode::Sync, receiving.address())]);
+    primary.open();
+    primary.append(b"both").wait(Level::Committed, LONG).unwrap();
+    b.disk.order(Order::Hold);
+    let ticket = primary.append(b"never acknowledged");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| ticket.wait(Level::Committed, LONG));
+        until("it arrives", || receiving.stream.journal().board().written() == ticket.lsn());
+        b.disk.order(Order::Work);
+        let committed = waiting.join().unwrap();
+        assert!(committed.is_ok(), "{committed:?}");
+    });
+    receiving.stream.retire("the primary", HIGHER);
+    until("it is fenced", || primary.journal.role() == Role::Fenced);
+    let error = ticket.wait(Level::PeerDurable, Duration::ZERO).unwrap_err();
+    assert_eq!(error, WaitError::Fenced { by: HIGHER.term });
+}
+
+/// A node that is primary itself learns of the higher term from the newer primary's greeting.
+#[test]
+fn an_old_primary_is_fenced_by_the_greeting_of_a_newer_one() {
+    let (a, b) = (Side::new(1), Side::new(2));
+    let old = b.create(Role::Primary);
+    let receiving = Receiving::start(old, PLAIN);
+    let journal = a.create(Role::Primary);
+    journal.see_term(HIGHER).unwrap();
+    let primary = Shipping::start(journal, PLAIN, vec![target(Mode::Sync, receiving.address())]);
+    until("it is fenced", || receiving.stream.journal().role() == Role::Fenced);
+    assert_eq!(receiving.stream.journal().term_seen(), HIGHER);
+    until(
+        "and says what it is",
+        || matches!(primary.state(), PeerState::Refused(Refusal::NotReceiver { role }) if role == "the primary"),
+    );
+    assert!(!primary.links.is_open());
+}
+
+#[test]
+fn a_failed_sync_of_the_receiver_is_told_and_final() {
+    let (a, b) = (Side::new(1), Side::new(2));
+    let receiving = Receiving::start(b.create(Role::Receiver), PLAIN);
+    let primary = Shipping::start(a.create(Role::Primary), PLAIN, vec![target(Mode::Sync, receiving.address())]);
+    primary.open();
+    let before = primary.append(b"before");
+    before.wait(Level::PeerDurable, LONG).unwrap();
+    b.disk.order(Order::Fail);
+    let ticket = primary.append(b"lost there");
+    let told = |state: PeerState| matches!(state, PeerState::Refused(Refusal::Unable { .. }));
+    until("the primary is told", || told(primary.state()));
+    until("the node is told", || receiving.kept.failed.lock().unwrap().is_some());
+    b.disk.order(Order::Work);
+    until("it is asked again", || {
+        let seen = receiving.stream.status().last_contact;
+        until("later", || receiving.stream.status().last_contact > seen);
+        true
+    });
+    assert!(told(primary.state()), "{:?}", primary.state());
+    let error = ticket.wait(Level::PeerDurable, Duration::ZERO).unwrap_err();
+    assert_eq!(error.class(), Class::Unknown);
+    assert!(primary.journal.board().committed() < ticket.lsn());
+}
+
+#[test]
+fn a_failed_sync_of_the_primary_is_told_and_final() {
+    let (a, b) = (Side::new(1), Side::new(2));
+    let receiving = Receiving::start(b.create(Role::Receiver), PLAIN);
+    let primary = Shipping::start(a.create(Role::Primary), PLAIN, vec![target(Mode::Sync, receiving.address())]);
+    primary.open();
+    primary.append(b"before").wait(Level::Committed, LONG).unwrap();
+    a.disk.order(Order::Fail);
+    let ticket = primary.append(b"lost here");
+    assert_eq!(ticket.durable().unwrap_err().class(), Class::Io);
+    until("it says goodbye", || primary.state() == PeerState::Stopped);
+    until("the receiver lets it go", || receiving.stream.status().fed_by.is_none());
+    assert!(primary.journal.board().committed() < ticket.lsn());
+}
+
+/// Dead and stalled are two states: the peer answers, but its disk doesn't.
+#[test]
+fn a_sync_that_hangs_is_seen_as_stalled_and_acknowledges_nothing_durable() {
+    let (a, b) = (Side::new(1), Side::new(2));
+    let dead_after = Duration::from_secs(1);
+    let receiving = Receiving::start_with(b.create(Role::Receiver), PLAIN, Duration::from_secs(60));
+    let mut peer = target(Mode::Sync, receiving.address());
+    peer.peer.dead_after = dead_after;
+    let primary = Shipping::start(a.create(Role::Primary), PLAIN, vec![peer]);
+    primary.open();
+    primary.append(b"before").wait(Level::PeerDurable, LONG).unwrap();
+    b.disk.order(Order::Hold);
+    let ticket = primary.append(b"in the peer's memory");
+    ticket.wait(Level::Received, LONG).unwrap();
+    until("it is seen", || matches!(primary.state(), PeerState::Stalled { .. }));
+    assert!(matches!(ticket.wait(Level::PeerDurable, Duration::ZERO), Err(WaitError::Unknown { .. })));
+    b.disk.order(Order::Work);
+    ticket.wait(Level::PeerDurable, LONG).unwrap();
+    until("it recovers", || primary.state() == PeerState::InSync);
+}
+
+#[test]
+fn a_full_disk_of_the_receiver_is_said_and_goes_on_when_space_returns() {
+    let (a, b) = (Side::new(1), Side::new(2));
+    let receiving = Receiving::start(b.create(Role::Receiver), PLAIN);
+    let primary = Shipping::start(a.create(Role::Primary), PLAIN, vec![target(Mode::SemiSync, receiving.address())]);
+    primary.open();
+    primary.append(b"before").wait(Level::Received, LONG).unwrap();
+    b.disk.order(Order::Full);
+    let mut last = primary.append(b"x");
+    for _ in 0..20 {
+        last = primary.append(&vec![1; 50_000]);
+    }
+    until("the primary is told", || match primary.state() {
+        PeerState::Refused(Refusal::Unable { reason }) => reason.contains("no space"),
+        _ => false,
+    });
+    assert!(receiving.stream.status().full);
+    assert!(last.wait(Level::Received, Duration::ZERO).is_err());
+    b.disk.order(Order::Work);
+    last.wait(Level::Received, LONG).unwrap();
+    assert_eq!(bytes(&primary.journal), bytes(receiving.stream.journal()));
+    assert!(!receiving.stream.status().full);
+}
