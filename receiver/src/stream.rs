@@ -8,24 +8,20 @@
 //! The intake has one lock. What never blocks for long (queueing messages, one write to the log) is done under it, in the
 //! intake's order; syncs, cuts and walks are done without it, by the thread that found them.
 
+mod duties;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use journal::{End, Error, Journal, Lsn, NodeId, Role, TermSeen, Time};
+use journal::{Error, Journal, Lsn, NodeId, Role, TermSeen, Time};
 use wire::{Announce, Greeting, Message, Mode, NodeInfo, PROTOCOL, Place};
 
 use crate::feed::Feed;
-use crate::intake::{Action, Found, Intake, IntakeOptions, Log, Notice};
-
-/// Where the primary waits for less than a sync here, syncs are at least so far apart: they are for power cuts, and
-/// each takes the disk from somebody. It bounds how old a merely received tail gets.
-const FLUSH_EVERY: Duration = Duration::from_millis(20);
-/// The flush thread looks by itself this often, and syncs what nobody else did.
-const FLUSH_IDLE: Duration = Duration::from_millis(100);
+use crate::intake::{Found, Intake, IntakeOptions, Log, Notice};
 
 /// What the node around a received stream does for it. Nothing here may call back into the stream.
 pub trait Keeper: Send + Sync {
@@ -111,14 +107,6 @@ struct Seen {
     notice: Option<Notice>,
 }
 
-/// What may take long, and is done without the intake's lock.
-enum Duty {
-    SeeTerm { link: u64, term: TermSeen },
-    Cut { link: u64, to: Lsn },
-    Look { link: u64, at: Lsn },
-    Sync { generation: u64 },
-}
-
 impl fmt::Debug for ReceiverStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReceiverStream").field("journal", &self.journal).finish_non_exhaustive()
@@ -170,7 +158,7 @@ impl ReceiverStream {
         });
         let thread = thread::Builder::new().name("towline-ack".into()).spawn({
             let (journal, stream) = (stream.journal.clone(), Arc::downgrade(&stream));
-            move || flush(&journal, &stream)
+            move || duties::flush(&journal, &stream)
         });
         let thread = thread.map_err(|source| Error::Io {
             doing: "start the flush thread of",
@@ -189,7 +177,7 @@ impl ReceiverStream {
     /// Where it stands now.
     pub fn status(&self) -> ReceiverStatus {
         let intake = self.intake();
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.seen();
         let log = intake.log();
         let fed_by = intake.fed_by();
         ReceiverStatus {
@@ -264,7 +252,7 @@ impl ReceiverStream {
     /// The first message of a connection.
     pub(crate) fn greeted(&self, link: u64, greeting: Greeting) {
         {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut seen = self.seen();
             seen.last_contact = Some(Time::now());
             seen.name = Some(greeting.node.name.clone());
         }
@@ -307,7 +295,7 @@ impl ReceiverStream {
     }
 
     pub(crate) fn contact(&self) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).last_contact = Some(Time::now());
+        self.seen().last_contact = Some(Time::now());
     }
 
     fn greeting(&self) -> Greeting {
@@ -335,131 +323,14 @@ impl ReceiverStream {
     }
 }
 
-/// Doing what the intake orders.
 impl ReceiverStream {
-    /// Does everything that is ordered, until nothing is.
-    fn act<'a>(&'a self, mut intake: MutexGuard<'a, Intake>) {
-        while let Some(action) = intake.poll_action() {
-            if let Some(duty) = self.act_at_once(&mut intake, action) {
-                drop(intake);
-                let report = self.perform(duty);
-                intake = self.intake();
-                report(&mut intake);
-            }
-        }
-    }
-
-    /// Does what never blocks for long; gives back what may.
-    fn act_at_once(&self, intake: &mut Intake, action: Action) -> Option<Duty> {
-        match action {
-            Action::Send { link, message } => {
-                if let Some(feed) = self.feeds().get(&link) {
-                    feed.outlet.send(&message);
-                }
-            }
-            Action::Close { link, reason } => {
-                if let Some(feed) = self.feeds().get(&link) {
-                    feed.outlet.close(&reason);
-                }
-            }
-            Action::SendEntries { link, session, range } => {
-                if let Some(feed) = self.feeds().get(&link) {
-                    feed.give_back(session, range);
-                }
-            }
-            // once per boot of the machine, and no acknowledgement may overtake it
-            Action::Settle => {
-                if let Err(reason) = self.keeper.settle() {
-                    self.fail(intake, &reason);
-                }
-            }
-            Action::Apply { to } => {
-                if let Err(error) = self.journal.learn_committed(to) {
-                    self.fail(intake, &error.to_string());
-                }
-                self.keeper.apply(to);
-            }
-            // remembered with the next `Apply`: only what is durable here counts for anything
-            Action::Committed { .. } => {}
-            Action::Report(notice) => {
-                self.keeper.notice(&notice);
-                self.seen.lock().unwrap_or_else(PoisonError::into_inner).notice = Some(notice);
-            }
-            Action::SeeTerm { link, term } => return Some(Duty::SeeTerm { link, term }),
-            Action::Cut { link, to } => return Some(Duty::Cut { link, to }),
-            Action::Look { link, at } => return Some(Duty::Look { link, at }),
-            Action::Sync { generation } => return Some(Duty::Sync { generation }),
-        }
-        None
-    }
-
-    /// Does what may take long, without the lock; returns how to tell the intake.
-    fn perform<'a>(&'a self, duty: Duty) -> Box<dyn FnOnce(&mut Intake) + 'a> {
-        match duty {
-            Duty::SeeTerm { link, term } => {
-                let seen = match self.journal.role() {
-                    Role::Primary => self.journal.fence(term),
-                    Role::Receiver | Role::Fenced => self.journal.see_term(term),
-                };
-                Box::new(move |intake| match seen {
-                    Ok(()) => intake.handle_term_seen(link, term),
-                    Err(error) => self.broken(intake, link, &error),
-                })
-            }
-            Duty::Cut { link, to } => {
-                let cut = self.journal.cut(to);
-                let tip = self.journal.written_tip();
-                Box::new(move |intake| match cut {
-                    Ok(branch) => {
-                        tracing::warn!(stream = self.name(), range = %branch.range, path = %branch.path.display(), "cut a tail that the primary doesn't have; it is kept as a branch");
-                        intake.handle_cut(link, tip);
-                    }
-                    Err(error) => self.broken(intake, link, &error),
-                })
-            }
-            Duty::Look { link, at } => {
-                let found = self.journal.tip_at(at);
-                Box::new(move |intake| match found {
-                    Ok(tip) => intake.handle_looked(link, at, tip.map(|tip| tip.chain)),
-                    Err(error) => self.broken(intake, link, &error),
-                })
-            }
-            Duty::Sync { generation } => {
-                let synced = self.journal.sync();
-                Box::new(move |intake| match synced {
-                    Ok(proof) => intake.handle_durable(generation, &proof),
-                    Err(error) => match self.journal.board().ended() {
-                        // closed or fenced meanwhile: nobody waits for this sync any more
-                        Some(End::Closed | End::Fenced(_)) => {}
-                        Some(End::Failed(_)) | None => self.fail(intake, &error.to_string()),
-                    },
-                })
-            }
-        }
-    }
-
-    /// The log couldn't be written, cut or read. After a failed sync it is over; else the primary tries again.
-    fn broken(&self, intake: &mut Intake, link: u64, error: &Error) {
-        tracing::error!(stream = self.name(), %error, "receive");
-        if let Error::Full { .. } = error {
-            self.full.store(true, Ordering::Relaxed);
-        }
-        match self.journal.board().ended() {
-            Some(End::Failed(reason)) => self.fail(intake, &reason),
-            _ => intake.handle_failed(link, &error.to_string()),
-        }
-    }
-
-    fn fail(&self, intake: &mut Intake, reason: &str) {
-        if !self.failed.swap(true, Ordering::AcqRel) {
-            intake.handle_sync_failed(reason);
-            self.keeper.failed(reason);
-        }
-    }
-
     fn intake(&self) -> MutexGuard<'_, Intake> {
         // the intake decides and does nothing else: a panic beside it leaves it whole
         self.intake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn feeds(&self) -> MutexGuard<'_, HashMap<u64, Arc<Feed>>> {
@@ -470,36 +341,5 @@ impl ReceiverStream {
 impl Drop for ReceiverStream {
     fn drop(&mut self) {
         self.stop("the stream is closed");
-    }
-}
-
-/// The flush thread: syncs what the connection's thread leaves to it.
-fn flush(journal: &Journal, stream: &Weak<ReceiverStream>) {
-    let mut watch = journal.board().watch();
-    let mut idle = true;
-    loop {
-        let Some(stream) = stream.upgrade() else { return };
-        if stream.stopping.load(Ordering::Acquire) {
-            return;
-        }
-        match journal.board().ended() {
-            Some(End::Failed(reason)) => return stream.step(|intake| stream.fail(intake, &reason)),
-            Some(_) => return,
-            None => {}
-        }
-        let (generation, durable) = {
-            let intake = stream.intake();
-            (intake.generation(), intake.log().durable.lsn)
-        };
-        let mine = idle || !stream.inline.load(Ordering::Relaxed);
-        if mine && journal.board().written() > durable {
-            let told = stream.perform(Duty::Sync { generation });
-            stream.step(|intake| told(intake));
-        }
-        drop(stream);
-        idle = !watch.wait(FLUSH_IDLE);
-        if !idle {
-            thread::sleep(FLUSH_EVERY);
-        }
     }
 }

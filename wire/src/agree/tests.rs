@@ -367,7 +367,9 @@ proptest! {
                 prop_assert_eq!(*to, lsn(theirs as u64));
             }
             Agreement::Base { .. } => prop_assert!(primary.start.max(receiver.start) as usize > common),
-            Agreement::Refused(Refusal::Pruned { .. }) => prop_assert!(common == ours && receiver.start as usize > ours),
+            Agreement::Refused(Refusal::Pruned { .. }) => {
+                prop_assert!(common == ours && receiver.start as usize > ours);
+            }
             Agreement::Refused(Refusal::Fenced { .. }) => prop_assert!(receiver.term.term > primary.term.term),
             Agreement::Refused(Refusal::CutBelowCommitted { to, .. }) => {
                 prop_assert_eq!(*to, lsn(common as u64));
@@ -397,7 +399,12 @@ proptest! {
             for &(term, run, id, first) in list {
                 let epoch = Epoch { term: Term(term), run };
                 let _ = history.push(Opening {
-                    epoch, term_id: id, run_id: id, node: NodeId::default(), first: lsn(first), chain_in: Chain::default(),
+                    epoch,
+                    term_id: id,
+                    run_id: id,
+                    node: NodeId::default(),
+                    first: lsn(first),
+                    chain_in: Chain::default(),
                 });
             }
             history
