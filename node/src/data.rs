@@ -4,7 +4,8 @@
 //! DATA/node           who this node is: minted once, never changed
 //!      lock           held while a node runs; names its process
 //!      control.sock
-//!      streams/NAME/  journal/ (journal), records/ (replica)
+//!      streams/NAME/  journal/ (journal), records/ and settled (replica), spool/ (batches on their way)
+//!      depots/        batches of other nodes' streams
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -22,6 +23,7 @@ use crate::error::{Error, Result};
 const NODE: &str = "node";
 const LOCK: &str = "lock";
 const STREAMS: &str = "streams";
+const DEPOTS: &str = "depots";
 /// Prefix of what is still being made; removed at the next start.
 const ASIDE: &str = ".new-";
 /// Nobody writes more than a few hundred bytes there.
@@ -95,6 +97,11 @@ impl Data {
     /// The node's identity.
     pub fn node(&self) -> NodeId {
         self.node.node
+    }
+
+    /// Where it keeps the batches of others.
+    pub(crate) fn depots(&self) -> PathBuf {
+        self.path.join(DEPOTS)
     }
 
     /// The node's name.
@@ -171,6 +178,16 @@ impl StreamFolder {
     /// Its log.
     pub fn journal(&self) -> PathBuf {
         self.path.join("journal")
+    }
+
+    /// Batches on their way to a depot.
+    pub(crate) fn spool(&self) -> PathBuf {
+        self.path.join("spool")
+    }
+
+    /// Which boot of the machine is settled, on a receiver.
+    pub(crate) fn settled(&self) -> PathBuf {
+        self.path.join("settled")
     }
 
     /// The replica of its records.

@@ -117,6 +117,24 @@ pub enum Error {
     /// The replica refused or failed.
     #[error(transparent)]
     Volume(#[from] volume::Error),
+    /// The links to the peers.
+    #[error(transparent)]
+    Shipper(#[from] shipper::Error),
+    /// A schedule that can't be understood.
+    #[error(transparent)]
+    Schedule(#[from] shipper::ScheduleError),
+    /// A link, or its certificates.
+    #[error(transparent)]
+    Wire(#[from] wire::Error),
+    /// The address for other nodes can't be listened at.
+    #[error("listen at {address}: {source}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
     /// The stream's policy can't be met.
     #[error(transparent)]
     Policy(#[from] shipper::PolicyError),
@@ -213,6 +231,9 @@ impl Error {
             Error::Journal(error) => error.class(),
             Error::Policy(error) => error.class(),
             Error::Volume(error) => error.class(),
+            Error::Shipper(error) => error.class(),
+            Error::Wire(error) => error.class(),
+            Error::Listen { .. } | Error::Schedule(_) => Class::Config,
             Error::NotReady { .. } | Error::Closed => Class::Unknown,
             Error::Fenced { .. } => Class::Fenced,
             Error::Failed { .. } => Class::Io,
@@ -234,6 +255,9 @@ impl Error {
             Error::Broken { .. } => Some("ask the node how far it got: towline status".into()),
             Error::Protocol { .. } => Some("use the towline of the node's own version".into()),
             Error::Answer(failure) => failure.hint.clone(),
+            Error::Listen { .. } => {
+                Some("HOST:PORT of this machine, with a port that nobody uses; port 0 takes a free one".into())
+            }
             Error::Locked { .. } => Some("talk to it instead (towline status --data DIR), or stop it first".into()),
             Error::Foreign { .. } => Some("choose another folder; nothing was changed in this one".into()),
             Error::OtherNode { is, .. } => Some(format!("leave --node away, or say --node {is}")),
@@ -247,6 +271,9 @@ impl Error {
                 Some("check the disk, then start the node again; what it acknowledged is kept".into())
             }
             Error::Journal(_)
+            | Error::Shipper(_)
+            | Error::Schedule(_)
+            | Error::Wire(_)
             | Error::Policy(_)
             | Error::Volume(_)
             | Error::Closed

@@ -8,6 +8,7 @@ pub mod control;
 mod data;
 mod error;
 mod options;
+mod promotion;
 mod receiving;
 mod running;
 mod status;

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use shipper::{Need, OnLoss};
-use wire::Mode;
+use wire::{Mode, Tls};
+
+use crate::error::Result;
 
 /// How long a node may drain when it is told to stop.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,6 +58,17 @@ pub enum Security {
     /// Nothing was said: unencrypted on loopback, refused elsewhere.
     #[default]
     Loopback,
+}
+
+impl Security {
+    /// Reads the certificates.
+    pub(crate) fn load(&self) -> Result<wire::Security> {
+        Ok(match self {
+            Security::Tls(dir) => wire::Security::Tls(Tls::from_dir(dir)?),
+            Security::Plaintext => wire::Security::Plaintext { anywhere: true },
+            Security::Loopback => wire::Security::Plaintext { anywhere: false },
+        })
+    }
 }
 
 /// One stream on a node.

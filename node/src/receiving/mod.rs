@@ -1,7 +1,121 @@
 //! A stream on a node that keeps a copy of it.
+//!
+//! ```text
+//!  primary --> ReceiverStream --> Journal
+//!                   |  ^ applied, checkpoint
+//!             apply v  |
+//!                 Replica --> records/
+//! ```
 
+mod keeper;
 mod replica;
 mod settled;
+mod status;
 
-pub(crate) use replica::Replica;
-pub(crate) use settled::{Settled, boot_id};
+use std::sync::Arc;
+use std::time::Duration;
+
+use journal::{Journal, TermSeen};
+use receiver::{IntakeOptions, ReceiverOptions, ReceiverStream};
+use wire::NodeInfo;
+
+use self::keeper::NodeKeeper;
+pub(crate) use self::keeper::Silent;
+pub(crate) use self::replica::Replica;
+pub(crate) use self::settled::{Settled, boot_id};
+use crate::data::StreamFolder;
+use crate::error::Result;
+
+/// A stream that is received and applied.
+#[derive(Debug)]
+pub(crate) struct Receiving {
+    name: String,
+    journal: Journal,
+    stream: Arc<ReceiverStream>,
+    keeper: Arc<NodeKeeper>,
+}
+
+impl Receiving {
+    /// Starts to receive into `journal`: applies what is known to be committed, and takes connections of a primary.
+    pub(crate) fn start(
+        name: &str,
+        journal: Journal,
+        folder: &StreamFolder,
+        node: NodeInfo,
+        dead_after: Duration,
+    ) -> Result<Receiving> {
+        let settled = Settled::at(folder.settled());
+        let holds = journal.written_tip().lsn > journal.start();
+        let in_doubt = settled.begin(&node.boot_id, holds)?;
+        let replica = Replica::start(&journal, &folder.records())?;
+        let options = ReceiverOptions {
+            stream_name: name.to_owned(),
+            intake: IntakeOptions { dead_after, ..IntakeOptions::default() },
+            applied: replica.applied(),
+            checkpoint: replica.checkpoint(),
+            in_doubt,
+            node,
+        };
+        let boot = options.node.boot_id;
+        let keeper = Arc::new(NodeKeeper::new(name, replica, settled, boot));
+        let stream = ReceiverStream::start(journal.clone(), options, keeper.clone())?;
+        let told = Arc::downgrade(&stream);
+        keeper.replica().on_progress(move |applied, checkpoint| {
+            if let Some(stream) = told.upgrade() {
+                stream.applied(applied, checkpoint);
+            }
+        });
+        Ok(Receiving { name: name.to_owned(), journal, stream, keeper })
+    }
+
+    /// For the connection of a primary.
+    pub(crate) fn stream(&self) -> &Arc<ReceiverStream> {
+        &self.stream
+    }
+
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Why it acknowledges nothing any more; `None` while it does.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.keeper.failure()
+    }
+
+    /// True while a power cut may have taken what was only received.
+    pub(crate) fn in_doubt(&self) -> bool {
+        self.stream.status().in_doubt
+    }
+
+    /// A primary feeds it now.
+    pub(crate) fn is_fed(&self) -> bool {
+        self.stream.status().fed_by.is_some()
+    }
+
+    /// It has everything that its primary has announced as durable.
+    pub(crate) fn in_sync(&self) -> bool {
+        let now = self.stream.status();
+        now.announced.is_some_and(|announced| now.durable >= announced.durable)
+    }
+
+    /// Ends the connection to the primary for good and takes nothing more of it: this node is to become `instead` in
+    /// `term`. When it returns, no entry of the old connection is written any more. The replica stands still.
+    pub(crate) fn retire(&self, instead: &str, term: TermSeen) {
+        self.stream.stop(&format!("this node becomes {instead}"));
+        self.stream.retire(instead, term);
+        self.keeper.replica().stop();
+    }
+
+    /// Ends it in order. Afterwards everything received is durable, so that no reboot puts it in doubt.
+    pub(crate) fn close(self) -> Result<()> {
+        self.stream.stop("this node is stopping");
+        self.keeper.replica().stop();
+        let in_doubt = self.in_doubt();
+        let healthy = self.failure().is_none();
+        self.journal.clone().close()?;
+        if healthy && !in_doubt {
+            self.keeper.settled().clean()?;
+        }
+        Ok(())
+    }
+}

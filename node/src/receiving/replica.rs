@@ -6,9 +6,10 @@
 //! A replica that fails stops there and says why; the log goes on being received. Nothing is applied twice or out of
 //! order: after a restart the record file stands at its own checkpoint and the journal delivers the rest again.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -27,14 +28,22 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const VOLUME: u16 = 0;
 
 /// A replica that follows its journal.
-#[derive(Debug)]
 pub(crate) struct Replica {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-#[derive(Debug)]
+impl fmt::Debug for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replica").field("applied", &self.applied()).finish_non_exhaustive()
+    }
+}
+
+/// Told (applied, checkpoint) when one of them moved.
+type Progress = Box<dyn Fn(Lsn, Lsn) + Send + Sync>;
+
 struct Shared {
+    progress: OnceLock<Progress>,
     bound: Mutex<Bound>,
     moved: Condvar,
     applied: AtomicU64,
@@ -56,6 +65,7 @@ impl Replica {
         let records = Records::open(folder, identity, journal.checkpoint())?;
         let to = journal.committed().min(journal.board().durable());
         let shared = Arc::new(Shared {
+            progress: OnceLock::new(),
             bound: Mutex::new(Bound { to, stop: false }),
             moved: Condvar::new(),
             applied: AtomicU64::new(records.applied().get()),
@@ -75,6 +85,12 @@ impl Replica {
             bound.to = to;
             self.shared.moved.notify_all();
         }
+    }
+
+    /// Calls `progress` on the replica's thread whenever applied or checkpoint moved. Only the first call counts.
+    pub(crate) fn on_progress(&self, progress: impl Fn(Lsn, Lsn) + Send + Sync + 'static) {
+        progress(self.applied(), self.checkpoint());
+        let _ = self.shared.progress.set(Box::new(progress));
     }
 
     /// Visible in the record file.
@@ -137,6 +153,9 @@ impl Worker {
             let kept = if stop || due { self.checkpoint() } else { Ok(()) };
             if due {
                 checkpointed = Instant::now();
+            }
+            if let Some(progress) = self.shared.progress.get() {
+                progress(self.records.applied(), Lsn::new(self.shared.checkpoint.load(Ordering::Acquire)));
             }
             let trouble = applied.and(kept).err();
             if let Some(trouble) = &trouble

@@ -79,12 +79,11 @@ fn failure(stream: &Stream, error: &WaitError, level: control::Level, over: Opti
         WaitError::Fenced { by } => Error::Fenced { by: *by }.into(),
         error => Failure::new(error.class(), error.to_string()),
     };
-    match stream.primary().holds_up() {
-        Some(peers) if failure.lsn.is_some() => {
-            Failure { message: format!("{}. It waits for {peers}", failure.message), ..failure }
-        }
-        _ => failure,
+    let peers = stream.primary().waits_for();
+    if failure.lsn.is_none() || peers.is_empty() {
+        return failure;
     }
+    Failure { message: format!("{}. It waits for {}", failure.message, peers.join(" and ")), ..failure }
 }
 
 impl From<control::Level> for Level {

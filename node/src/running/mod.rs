@@ -5,10 +5,13 @@
 //! ```
 
 mod appender;
+mod depot;
+mod listen;
 mod place;
 mod ready;
 mod service;
 mod signals;
+mod waits;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,6 +20,7 @@ use std::thread;
 use std::time::Duration;
 
 use journal::StreamId;
+use wire::NodeInfo;
 
 use self::place::Place;
 pub use self::ready::{Ready, ReadyStream, Stopped};
@@ -24,7 +28,8 @@ pub use self::signals::stop_on_signals;
 use crate::control::{Listener, Service};
 use crate::data::Data;
 use crate::error::{Error, Result};
-use crate::options::{FirstRole, Options};
+use crate::options::{FirstRole, Options, StreamOptions};
+use crate::receiving::boot_id;
 use crate::stop::Stop;
 
 /// How often the main thread looks whether a stream has failed for good.
@@ -40,7 +45,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 pub fn run(options: Options, stop: &Stop, ready: impl FnOnce(&Ready)) -> Result<Stopped> {
     let data = Data::open(&options.data, options.name.as_deref())?;
     let listener = Listener::bind(data.path())?;
+    let security = options.security.load()?;
     let node = Arc::new(Node {
+        start_id: random(),
+        boot_id: boot_id(),
+        security,
+        making: Mutex::default(),
         data,
         options,
         stop: stop.clone(),
@@ -48,7 +58,14 @@ pub fn run(options: Options, stop: &Stop, ready: impl FnOnce(&Ready)) -> Result<
         listen: OnceLock::new(),
         failure: Mutex::default(),
     });
-    node.open_streams()?;
+    let server = match node.open_streams().and_then(|()| node.listen()) {
+        Ok(server) => server,
+        Err(error) => {
+            // what runs already ends in order; the error is what counts
+            node.close_streams();
+            return Err(error);
+        }
+    };
     let service: Arc<dyn Service> = node.clone();
     let control = thread::Builder::new().name("control-accept".into());
     let control = control.spawn({
@@ -67,6 +84,9 @@ pub fn run(options: Options, stop: &Stop, ready: impl FnOnce(&Ready)) -> Result<
         tracing::error!("the thread of the control socket panicked");
     }
     let stopped = node.close_streams();
+    if let Some(server) = server {
+        server.stop();
+    }
     let failure = node.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
     failure.map_or(Ok(stopped), Err)
 }
@@ -76,7 +96,12 @@ pub fn run(options: Options, stop: &Stop, ready: impl FnOnce(&Ready)) -> Result<
 pub(crate) struct Node {
     data: Data,
     options: Options,
+    start_id: u64,
+    boot_id: [u8; 16],
+    security: wire::Security,
     stop: Stop,
+    /// Held while a stream is made for a primary that was never met.
+    making: Mutex<()>,
     places: Mutex<BTreeMap<String, Arc<Place>>>,
     listen: OnceLock<SocketAddr>,
     failure: Mutex<Option<Error>>,
@@ -86,13 +111,13 @@ impl Node {
     /// Opens what the folder keeps, and makes what the options want and isn't there.
     fn open_streams(&self) -> Result<()> {
         for name in self.data.streams()? {
-            let place = Place::open(&self.data, &self.options, &name)?;
+            let place = Place::open(self, &name)?;
             self.admit(place)?;
         }
         for options in &self.options.streams {
             let known = self.places().contains_key(&options.name);
             if !known && options.first == FirstRole::Primary {
-                let place = Place::create_primary(&self.data, &self.options, options)?;
+                let place = Place::create_primary(self, options)?;
                 self.admit(place)?;
             }
         }
@@ -104,7 +129,9 @@ impl Node {
         let mut places = self.places();
         if let Some(other) = places.values().find(|other| other.stream() == place.stream()) {
             let what = format!("is a copy of stream {} ({}); remove one of them", other.name(), place.stream());
-            return Err(Error::Foreign { path: self.data.stream(place.name()).journal(), what });
+            let path = self.data.stream(place.name()).journal();
+            place.close(&mut Stopped::default());
+            return Err(Error::Foreign { path, what });
         }
         places.insert(place.name().to_owned(), Arc::new(place));
         Ok(())
@@ -112,7 +139,8 @@ impl Node {
 
     /// A failed sync is final: the node ends, so that nobody takes it for a healthy one.
     fn look_for_failures(&self) {
-        let failed = self.places().values().find_map(|place| place.failure());
+        let places: Vec<_> = self.places().values().cloned().collect();
+        let failed = places.iter().find_map(|place| place.failure());
         if let Some(error) = failed {
             tracing::error!(%error, "a stream failed for good: this node ends");
             self.stop.begin(&error.to_string(), self.options.stop_timeout);
@@ -127,6 +155,27 @@ impl Node {
             place.close(&mut stopped);
         }
         stopped
+    }
+
+    /// This node, in this process.
+    fn info(&self) -> NodeInfo {
+        NodeInfo {
+            id: self.data.node(),
+            name: self.data.name().to_owned(),
+            start_id: self.start_id,
+            boot_id: self.boot_id,
+        }
+    }
+
+    /// What this node may be called by others: its name, and the addresses that it listens at.
+    fn known_as(&self) -> Vec<String> {
+        let bound = self.listen.get().map(ToString::to_string);
+        [Some(self.data.name().to_owned()), self.options.listen.clone(), bound].into_iter().flatten().collect()
+    }
+
+    /// What the options say of a stream.
+    fn wanted(&self, name: &str) -> Option<&StreamOptions> {
+        self.options.streams.iter().find(|stream| stream.name == name)
     }
 
     fn place(&self, name: &str) -> Result<Arc<Place>> {
@@ -144,4 +193,9 @@ impl Node {
     fn knows(&self, stream: StreamId) -> Option<Arc<Place>> {
         self.places().values().find(|place| place.stream() == stream).cloned()
     }
+}
+
+/// A random number, never zero.
+fn random() -> u64 {
+    journal::Host::default().ids.random()
 }

@@ -1,21 +1,28 @@
 //! One stream on a node, whatever the node is for it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use journal::{Board, End, Geometry, Journal, Role, StreamId};
+use receiver::ReceiverStream;
+use wire::Greeting;
 
 use super::ready::{ReadyStream, Stopped};
-use crate::data::Data;
+use super::{Node, listen, random};
+use crate::control::{Failure, Promote, Promoted};
+use crate::data::StreamFolder;
 use crate::error::{Error, Result};
-use crate::options::{Options, StreamOptions};
+use crate::options::StreamOptions;
+use crate::promotion::{self, Before};
+use crate::receiving::Receiving;
 use crate::status::{RoleName, State, StreamStatus};
-use crate::stream::{self, Stream, fenced_step, fill_status};
+use crate::stream::{self, Stream, StreamBuilder, fenced_step, fill_status, newest_policy, peers_of, take_over};
 
 /// A stream and what runs for it.
 #[derive(Debug)]
 pub(crate) struct Place {
     name: String,
     stream: StreamId,
+    folder: StreamFolder,
     running: Mutex<Running>,
 }
 
@@ -24,6 +31,8 @@ pub(crate) struct Place {
 enum Running {
     /// This node writes it.
     Primary(Stream),
+    /// This node keeps a copy of it.
+    Receiver(Receiving),
     /// This node was its primary; it keeps what it has and takes nothing.
     Fenced(Journal),
     /// It was closed.
@@ -32,30 +41,41 @@ enum Running {
 
 impl Place {
     /// Opens a stream that the folder keeps; the role in its control file says what to run.
-    pub(super) fn open(data: &Data, options: &Options, name: &str) -> Result<Place> {
-        let wanted = options.streams.iter().find(|stream| stream.name == name);
-        let journal = Journal::open(&data.stream(name).journal(), journal_options(wanted)?)?;
-        if journal.node() != data.node() {
-            let what = format!("belongs to node {}, not to this one ({})", journal.node(), data.node());
+    pub(super) fn open(node: &Node, name: &str) -> Result<Place> {
+        let folder = node.data.stream(name);
+        let journal = Journal::open(&folder.journal(), journal_options(node.wanted(name))?)?;
+        if journal.node() != node.data.node() {
+            let what = format!("belongs to node {}, not to this one ({})", journal.node(), node.data.node());
             return Err(Error::Foreign { path: journal.dir().to_owned(), what });
         }
         let stream = journal.stream();
         let running = match journal.role() {
-            Role::Primary => Running::Primary(start_primary(data, options, name, journal)?),
+            Role::Primary => Running::Primary(builder(node, name, journal, &[]).start()?),
+            Role::Receiver => Running::Receiver(receive(node, name, journal, &folder)?),
             Role::Fenced => Running::Fenced(journal),
-            Role::Receiver => Running::Fenced(journal),
         };
-        Ok(Place { name: name.to_owned(), stream, running: Mutex::new(running) })
+        Ok(Place { name: name.to_owned(), stream, folder, running: Mutex::new(running) })
     }
 
     /// Makes a new stream of which this node is the first primary.
-    pub(super) fn create_primary(data: &Data, options: &Options, wanted: &StreamOptions) -> Result<Place> {
-        data.create_stream(&wanted.name, |folder| {
+    pub(super) fn create_primary(node: &Node, wanted: &StreamOptions) -> Result<Place> {
+        node.data.create_stream(&wanted.name, |folder| {
             let options = journal_options(Some(wanted))?;
-            let journal = Journal::create(&folder.journal(), StreamId::random(), data.node(), Role::Primary, options)?;
-            Ok(journal.close()?)
+            let (stream, id) = (StreamId::random(), node.data.node());
+            Ok(Journal::create(&folder.journal(), stream, id, Role::Primary, options)?.close()?)
         })?;
-        Place::open(data, options, &wanted.name)
+        Place::open(node, &wanted.name)
+    }
+
+    /// Makes the copy of a stream that a primary has greeted for.
+    pub(super) fn create_receiver(node: &Node, greeting: &Greeting) -> Result<Place> {
+        let name = &greeting.stream_name;
+        node.data.create_stream(name, |folder| {
+            let options = journal::Options { geometry: greeting.geometry, ..journal_options(node.wanted(name))? };
+            let id = node.data.node();
+            Ok(Journal::create(&folder.journal(), greeting.stream, id, Role::Receiver, options)?.close()?)
+        })?;
+        Place::open(node, name)
     }
 
     pub(super) fn name(&self) -> &str {
@@ -70,8 +90,21 @@ impl Place {
     pub(super) fn primary(&self) -> Result<Stream> {
         match &*self.running() {
             Running::Primary(stream) => Ok(stream.clone()),
+            Running::Receiver(_) => Err(Error::NotPrimary { stream: self.name.clone(), role: "receiver" }),
             Running::Fenced(journal) => Err(Error::Fenced { by: journal.term_seen().term }),
             Running::Closed => Err(Error::Closed),
+        }
+    }
+
+    pub(super) fn has_depots(&self) -> bool {
+        self.primary().is_ok_and(|stream| stream.primary().has_depots())
+    }
+
+    /// Asks the receiver, if this node is one.
+    pub(super) fn with_receiving<T>(&self, ask: impl FnOnce(&Receiving) -> T) -> Option<T> {
+        match &*self.running() {
+            Running::Receiver(receiving) => Some(ask(receiving)),
+            _ => None,
         }
     }
 
@@ -79,6 +112,7 @@ impl Place {
     pub(super) fn journal(&self) -> Result<Journal> {
         match &*self.running() {
             Running::Primary(stream) => Ok(stream.journal().clone()),
+            Running::Receiver(receiving) => Ok(receiving.journal().clone()),
             Running::Fenced(journal) => Ok(journal.clone()),
             Running::Closed => Err(Error::Closed),
         }
@@ -87,6 +121,7 @@ impl Place {
     pub(super) fn status(&self) -> StreamStatus {
         match &*self.running() {
             Running::Primary(stream) => stream.primary().status(),
+            Running::Receiver(receiving) => receiving.status(),
             Running::Fenced(journal) => {
                 let mut status = fill_status(&self.name, RoleName::Fenced, State::Fenced, journal);
                 status.next_step = Some(fenced_step(&self.name, status.term));
@@ -102,12 +137,65 @@ impl Place {
         ReadyStream { name: self.name.clone(), role: status.role, to }
     }
 
+    /// What answers the greeting of a primary.
+    pub(super) fn answer(&self, node: &Node) -> Result<Arc<ReceiverStream>> {
+        let journal = match &*self.running() {
+            Running::Receiver(receiving) => return Ok(receiving.stream().clone()),
+            Running::Primary(stream) => stream.journal().clone(),
+            Running::Fenced(journal) => journal.clone(),
+            Running::Closed => return Err(Error::Closed),
+        };
+        listen::refusing(node, &self.name, journal)
+    }
+
     /// Why the stream failed for good, if it did.
     pub(super) fn failure(&self) -> Option<Error> {
+        if let Running::Receiver(receiving) = &*self.running()
+            && let Some(reason) = receiving.failure()
+        {
+            return Some(Error::Failed { path: receiving.journal().dir().to_owned(), reason });
+        }
+        if let Running::Primary(stream) = &*self.running() {
+            stream.primary().tick();
+        }
         let journal = self.journal().ok()?;
         match journal.board().ended()? {
             end @ End::Failed(_) => Some(stream::ended(end, &journal)),
             _ => None,
+        }
+    }
+
+    /// Makes this node the primary of the stream.
+    pub(super) fn promote(&self, node: &Node, wanted: &Promote) -> Result<Promoted, Failure> {
+        let mut running = self.running();
+        let (before, journal, role) = match &*running {
+            Running::Primary(stream) => return stream.primary().promote(wanted, random()),
+            Running::Receiver(receiving) => (before(node, receiving), receiving.journal().clone(), Role::Receiver),
+            Running::Fenced(journal) => {
+                let policy = newest_policy(journal);
+                (Before { policy, ..Before::of(node.data.name(), journal) }, journal.clone(), Role::Fenced)
+            }
+            Running::Closed => return Err(Error::Closed.into()),
+        };
+        before.doubts(role).settle(&self.name, wanted.accept_loss)?;
+        let term = promotion::next_term(&journal, random())?;
+        if let Running::Receiver(receiving) = &*running {
+            receiving.retire("the primary", term);
+        }
+        let promoted = take_over(&journal, term).and_then(|kept| {
+            let builder = builder(node, &self.name, journal.clone(), &node.known_as());
+            Ok((kept, builder.promoted(wanted.wait_for_peer).start()?))
+        });
+        match promoted {
+            Ok((kept, stream)) => {
+                let alone = stream.primary().alone();
+                *running = Running::Primary(stream);
+                Ok(promotion::promoted(&self.name, term.term, kept, before.loss(kept), &before, alone))
+            }
+            Err(error) => {
+                *running = reopened(node, &self.name, journal, &self.folder);
+                Err(error.into())
+            }
         }
     }
 
@@ -121,6 +209,7 @@ impl Place {
                 stopped.unknown.extend(unknown(&self.name, journal.board()));
                 closed
             }
+            Running::Receiver(receiving) => receiving.close(),
             Running::Fenced(journal) => journal.close().map_err(Error::from),
             Running::Closed => Ok(()),
         };
@@ -145,22 +234,60 @@ fn unknown(name: &str, board: &Board) -> Option<String> {
     })
 }
 
-fn start_primary(data: &Data, options: &Options, name: &str, journal: Journal) -> Result<Stream> {
+/// What is known of a received stream before its promotion.
+fn before(node: &Node, receiving: &Receiving) -> Before {
+    let now = receiving.stream().status();
+    Before {
+        policy: newest_policy(receiving.journal()),
+        in_doubt: now.in_doubt,
+        alone: now.announced.is_some_and(|announced| announced.alone),
+        last_contact: now.last_contact,
+        committed: now.committed,
+        ..Before::of(node.data.name(), receiving.journal())
+    }
+}
+
+/// What a primary is made of: the options, or what the stream's own policy says where they say nothing of peers.
+///
+/// `me`: how the node may be called in a policy that another node wrote.
+fn builder(node: &Node, name: &str, journal: Journal, me: &[String]) -> StreamBuilder {
+    let policy = newest_policy(&journal);
     let mut builder = Stream::builder(journal)
         .name(name)
-        .node_name(data.name())
-        .security(options.security.clone())
-        .dead_after(options.dead_after);
-    if let Some(wanted) = options.streams.iter().find(|stream| stream.name == name) {
+        .node(node.info())
+        .spool(node.data.stream(name).spool())
+        .security(node.options.security.clone())
+        .dead_after(node.options.dead_after);
+    let wanted = node.wanted(name);
+    if let Some(wanted) = wanted {
         builder = builder.need(wanted.need);
-        for peer in &wanted.peers {
-            builder = builder.peer(peer.clone());
-        }
-        for depot in &wanted.depots {
-            builder = builder.depot(depot.clone());
-        }
+        builder = wanted.peers.iter().cloned().fold(builder, StreamBuilder::peer);
+        builder = wanted.depots.iter().cloned().fold(builder, StreamBuilder::depot);
     }
-    builder.start()
+    if wanted.is_none_or(|wanted| wanted.peers.is_empty())
+        && let Some(policy) = policy
+    {
+        builder = builder.need(policy.need);
+        builder = peers_of(&policy, me).into_iter().fold(builder, StreamBuilder::peer);
+    }
+    builder
+}
+
+fn receive(node: &Node, name: &str, journal: Journal, folder: &StreamFolder) -> Result<Receiving> {
+    Receiving::start(name, journal, folder, node.info(), node.options.dead_after)
+}
+
+/// After a promotion that failed half-way: whatever the control file says now.
+fn reopened(node: &Node, name: &str, journal: Journal, folder: &StreamFolder) -> Running {
+    let running = match journal.role() {
+        Role::Primary => builder(node, name, journal, &[]).start().map(Running::Primary),
+        Role::Receiver => receive(node, name, journal, folder).map(Running::Receiver),
+        Role::Fenced => Ok(Running::Fenced(journal)),
+    };
+    running.unwrap_or_else(|error| {
+        tracing::error!(stream = name, %error, "go on after a promotion that failed: start this node again");
+        Running::Closed
+    })
 }
 
 fn journal_options(wanted: Option<&StreamOptions>) -> Result<journal::Options> {

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use journal::{Class, Lsn, RECORD_BYTES_MAX_DEFAULT};
+use journal::RECORD_BYTES_MAX_DEFAULT;
 
 use super::Node;
 use super::appender::{self, StreamAppender};
 use crate::control::{
-    Append, Appender, Failure, Level, Mark, Marked, Patience, Promote, Promoted, Reached, SCHEMA, Service, Ship,
-    Shipped, Status, StatusOf, Stopping, TailFrom, Tailer, Until, Wait,
+    Append, Appender, Failure, Mark, Marked, Patience, Promote, Promoted, Reached, SCHEMA, Service, Ship, Shipped,
+    Status, StatusOf, Stopping, TailFrom, Tailer, Wait,
 };
 use crate::status::NodeStatus;
 use crate::stream::JournalTail;
@@ -35,14 +35,7 @@ impl Service for Node {
     }
 
     fn wait(&self, wait: &Wait, patience: &Patience<'_>) -> Result<Reached, Failure> {
-        let stream = self.place(&wait.stream)?.primary()?;
-        appender::wait_ready(&stream, patience)?;
-        let lsn = wait.lsn.map_or_else(|| stream.journal().board().staged(), Lsn::new);
-        let level = match wait.until {
-            Until::Connected | Until::InSync | Until::Durable | Until::Shipped => Level::Durable,
-        };
-        let reach = appender::wait(&stream, lsn, level, patience)?;
-        Ok(Reached { until: wait.until, lsn: lsn.get(), alone: reach.alone })
+        self.place(&wait.stream)?.wait(wait, patience)
     }
 
     fn mark(&self, mark: &Mark, patience: &Patience<'_>) -> Result<Marked, Failure> {
@@ -53,14 +46,20 @@ impl Service for Node {
         Ok(Marked { name: mark.name.clone(), lsn: lsn.get(), level: mark.wait, alone: reach.alone })
     }
 
-    fn ship(&self, ship: &Ship, _: &Patience<'_>) -> Result<Vec<Shipped>, Failure> {
-        let _ = ship;
-        Err(Failure::new(Class::Absent, "there is no depot"))
+    fn ship(&self, ship: &Ship, patience: &Patience<'_>) -> Result<Vec<Shipped>, Failure> {
+        if let Some(name) = &ship.stream {
+            return self.place(name)?.ship(patience);
+        }
+        let places: Vec<_> = self.places().values().cloned().collect();
+        let mut shipped = Vec::new();
+        for place in places.iter().filter(|place| place.has_depots()) {
+            shipped.extend(place.ship(patience)?);
+        }
+        Ok(shipped)
     }
 
     fn promote(&self, promote: &Promote) -> Result<Promoted, Failure> {
-        let _ = promote;
-        Err(Failure::new(Class::Refused, "not yet"))
+        self.place(&promote.stream)?.promote(self, promote)
     }
 
     fn stop(&self) -> Stopping {
@@ -70,8 +69,8 @@ impl Service for Node {
 
     fn appender(&self, append: &Append, patience: &Patience<'_>) -> Result<Arc<dyn Appender>, Failure> {
         let stream = self.place(&append.stream)?.primary()?;
-        let wanted = self.options.streams.iter().find(|stream| stream.name == append.stream);
-        let bytes_max = wanted.and_then(|wanted| wanted.record_bytes_max).unwrap_or(RECORD_BYTES_MAX_DEFAULT);
+        let bytes_max =
+            self.wanted(&append.stream).and_then(|wanted| wanted.record_bytes_max).unwrap_or(RECORD_BYTES_MAX_DEFAULT);
         Ok(Arc::new(StreamAppender::new(stream, bytes_max, patience)?))
     }
 

@@ -1,26 +1,37 @@
 //! How a stream is put together, by a node or by a program that embeds it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use journal::Journal;
-use shipper::{Need, OnLoss};
-use wire::Mode;
+use shipper::{Need, OnLoss, Policy, PolicyMember};
+use wire::{Mode, NodeInfo};
 
 use super::{Stream, primary};
 use crate::error::Result;
 use crate::options::{DEAD_AFTER, DepotAt, DepotOptions, PeerOptions, Security};
+use crate::receiving::boot_id;
 
 /// Collects what a stream is made of; [`StreamBuilder::start`] makes it.
 #[derive(Debug)]
 pub struct StreamBuilder {
     pub(super) journal: Journal,
     pub(super) name: String,
-    pub(super) node_name: String,
+    pub(super) node: NodeInfo,
     pub(super) peers: Vec<PeerOptions>,
     pub(super) need: Need,
     pub(super) depots: Vec<DepotOptions>,
     pub(super) security: Security,
     pub(super) dead_after: Duration,
+    pub(super) spool: PathBuf,
+    pub(super) promotion: Option<Promotion>,
+}
+
+/// The stream was just promoted: its term is raised, its first entry written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Promotion {
+    /// It takes nothing before its required peers were met.
+    pub(super) wait_for_peer: bool,
 }
 
 impl StreamBuilder {
@@ -29,13 +40,21 @@ impl StreamBuilder {
         let name = journal.dir().file_name().map(|name| name.to_string_lossy().into_owned());
         StreamBuilder {
             name: name.unwrap_or_else(|| journal.stream().to_string()),
-            node_name: journal.node().to_string(),
-            journal,
+            node: NodeInfo {
+                id: journal.node(),
+                name: journal.node().to_string(),
+                start_id: journal::Host::default().ids.random(),
+                boot_id: boot_id(),
+            },
             peers: Vec::new(),
             need: Need::All,
             depots: Vec::new(),
             security: Security::default(),
             dead_after: DEAD_AFTER,
+            // beside the journal, whose folder is its own
+            spool: journal.dir().with_extension("spool"),
+            promotion: None,
+            journal,
         }
     }
 
@@ -50,7 +69,7 @@ impl StreamBuilder {
     /// Names this node, for people.
     #[must_use]
     pub fn node_name(mut self, name: impl Into<String>) -> StreamBuilder {
-        self.node_name = name.into();
+        self.node.name = name.into();
         self
     }
 
@@ -87,6 +106,38 @@ impl StreamBuilder {
     pub fn dead_after(mut self, dead_after: Duration) -> StreamBuilder {
         self.dead_after = dead_after;
         self
+    }
+
+    /// A folder for batches on their way to a depot.
+    pub(crate) fn spool(mut self, spool: PathBuf) -> StreamBuilder {
+        self.spool = spool;
+        self
+    }
+
+    /// This node, in this process.
+    pub(crate) fn node(mut self, node: NodeInfo) -> StreamBuilder {
+        self.node = node;
+        self
+    }
+
+    /// The stream is being promoted: unless it waits for its peers, it goes on without them, and says so.
+    pub(crate) fn promoted(mut self, wait_for_peer: bool) -> StreamBuilder {
+        self.promotion = Some(Promotion { wait_for_peer });
+        self
+    }
+
+    /// What the first entry of its run says.
+    pub(crate) fn policy(&self) -> Policy {
+        let member = |peer: &PeerOptions| PolicyMember {
+            name: peer.name.clone(),
+            address: peer.address.clone(),
+            mode: peer.mode,
+        };
+        Policy {
+            members: self.peers.iter().map(member).collect(),
+            need: self.need,
+            depots: self.depots.iter().map(|depot| depot.name.clone()).collect(),
+        }
     }
 
     /// Starts the stream: it dials its peers, and takes appends once the start gate is open
@@ -151,7 +202,7 @@ impl PeerOptions {
 
 impl DepotOptions {
     /// A folder on this machine that takes a batch every 15 minutes.
-    pub fn folder(path: impl Into<std::path::PathBuf>) -> DepotOptions {
+    pub fn folder(path: impl Into<PathBuf>) -> DepotOptions {
         let path = path.into();
         DepotOptions { name: path.display().to_string(), at: DepotAt::Folder(path), schedule: "every 15m".into() }
     }

@@ -10,7 +10,9 @@
 //! failed.
 
 mod builder;
+mod depots;
 mod embed;
+mod policy;
 mod primary;
 mod status;
 mod tail;
@@ -24,8 +26,10 @@ use journal::{End, Epoch, Flags, Item, Journal, Kind, Level, Lsn};
 
 pub use self::builder::StreamBuilder;
 pub use self::embed::{OwnedRecord, Records, open_or_create, records};
+pub(crate) use self::policy::{newest_policy, peers_of};
 use self::primary::Primary;
-pub(crate) use self::status::{closed_status, fenced_step, fill_status};
+pub(crate) use self::primary::take_over;
+pub(crate) use self::status::{closed_status, fenced_step, fill_status, time_text};
 pub(crate) use self::tail::JournalTail;
 pub use self::ticket::Ticket;
 use crate::error::{Error, Result};

@@ -1,15 +1,18 @@
 //! What runs behind a [`super::Stream`].
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use journal::{Epoch, Journal, Level, Lsn, Reason, Remote, Role, RunOpening, WaitError};
-use shipper::{Policy, PolicyMember};
+use journal::{Epoch, Journal, Level, Lsn, Reason, Remote, Role, RunOpening, TermSeen, WaitError};
+use shipper::{Event, Links, LinksOptions, Loss, PeerOptions as PeerCore, PeerStatus, Policy, Target, WaitShipped};
 use wire::Mode;
 
+use super::depots::Depots;
+use super::policy::went_alone;
 use super::{StreamBuilder, ended};
+use crate::control::{Failure, Promote, Promoted};
 use crate::error::{Error, Result};
-use crate::options::PeerOptions;
+use crate::promotion::{self, Before};
 
 /// How long a wait goes on before it looks whether the loss of a peer is to be answered with an error.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -20,7 +23,10 @@ pub(crate) struct Primary {
     pub(super) name: String,
     pub(super) journal: Journal,
     pub(super) policy: Policy,
-    pub(super) peers: Vec<PeerOptions>,
+    reason: Reason,
+    /// Absent when there are no peers: nothing then wakes up but appenders and waiters.
+    links: OnceLock<Links>,
+    depots: Depots,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -29,65 +35,219 @@ pub(crate) struct Primary {
 struct State {
     /// The run that is open.
     open: Option<Epoch>,
-    /// Opening it failed; tried again when somebody waits for it.
+    /// Opening it failed.
     trouble: Option<String>,
 }
 
 /// Starts what the builder has collected.
 pub(super) fn start(builder: StreamBuilder) -> Result<super::Stream> {
-    let journal = builder.journal;
+    let journal = builder.journal.clone();
     match journal.role() {
         Role::Primary => {}
         Role::Fenced => return Err(Error::Fenced { by: journal.term_seen().term }),
         Role::Receiver => return Err(Error::NotPrimary { stream: builder.name, role: "receiver" }),
     }
-    let member =
-        |peer: &PeerOptions| PolicyMember { name: peer.name.clone(), address: peer.address.clone(), mode: peer.mode };
-    let policy = Policy {
-        members: builder.peers.iter().map(member).collect(),
-        need: builder.need,
-        depots: builder.depots.iter().map(|depot| depot.name.clone()).collect(),
-    };
+    let policy = builder.policy();
     policy.check()?;
+    let options = links_options(&builder)?;
     journal.spawn_flusher()?;
+    let depots = Depots::start(&builder, &journal)?;
     let primary = Arc::new(Primary {
         name: builder.name,
-        journal,
+        journal: journal.clone(),
+        reason: match builder.promotion {
+            Some(_) => Reason::Promoted,
+            None if journal.history().last().is_none() => Reason::Created,
+            None => Reason::Started,
+        },
         policy,
-        peers: builder.peers,
+        links: OnceLock::new(),
+        depots,
         state: Mutex::default(),
         changed: Condvar::new(),
     });
-    if primary.policy.members.is_empty() {
-        primary.journal.board().set_remote(Remote { promised: Lsn::MAX, ..Remote::default() });
+    if options.targets.is_empty() {
+        let alone = builder.promotion.is_some() || went_alone(&journal);
+        journal.board().set_remote(Remote { promised: Lsn::MAX, alone, ..Remote::default() });
         primary.open()?;
+    } else {
+        let told = Arc::downgrade(&primary);
+        let links = Links::start(journal, options, Box::new(move |event| on_event(&told, event)))?;
+        let links = primary.links.get_or_init(|| links);
+        if builder.promotion.is_some_and(|promotion| !promotion.wait_for_peer) {
+            links.waive();
+        }
+        // it may have opened before anybody could be told
+        if links.is_open() {
+            primary.open()?;
+        }
+    }
+    if builder.promotion.is_some() && primary.is_open() {
+        // the first entry of the term is written now: from here on it is a fact in the log
+        primary.journal.begin_run()?;
+        primary.journal.sync()?;
     }
     Ok(super::Stream { primary })
 }
 
+fn links_options(builder: &StreamBuilder) -> Result<LinksOptions> {
+    let targets = builder.peers.iter().enumerate().map(|(index, peer)| Target {
+        peer: PeerCore {
+            dead_after: builder.dead_after,
+            seed: builder.node.start_id.wrapping_add(index as u64),
+            ..PeerCore::new(&peer.name, peer.mode)
+        },
+        address: peer.address.clone(),
+        expect_name: peer.tls_name.clone(),
+        on_loss: peer.on_loss,
+    });
+    Ok(LinksOptions {
+        stream_name: builder.name.clone(),
+        node: builder.node.clone(),
+        security: builder.security.load()?,
+        need: builder.need,
+        targets: targets.collect(),
+    })
+}
+
+/// On the link thread.
+fn on_event(primary: &Weak<Primary>, event: Event) {
+    let Some(primary) = primary.upgrade() else { return };
+    let stream = primary.name.as_str();
+    match event {
+        Event::Open if primary.links.get().is_some() => {
+            if let Err(error) = primary.open() {
+                tracing::error!(stream, %error, "open a run");
+            }
+        }
+        // whoever starts the stream looks for itself
+        Event::Open => {}
+        Event::Loss(loss) => tracing::warn!(stream, ?loss, "what a lost peer means for commits changed"),
+        Event::Fenced(by) => {
+            tracing::error!(stream, term = %by.term, "fenced: a higher term exists; nothing more is acknowledged");
+            primary.changed.notify_all();
+        }
+        Event::Notice { peer, notice } => tracing::warn!(stream, peer, "{}", super::status::notice_text(&notice)),
+        other => tracing::debug!(stream, ?other, "link"),
+    }
+}
+
 impl Primary {
     /// Opens the run, once the gate allows it.
-    pub(super) fn open(&self) -> Result<Epoch> {
+    fn open(&self) -> Result<Epoch> {
         let mut state = self.state();
         if let Some(epoch) = state.open {
             return Ok(epoch);
         }
-        let reason = if self.journal.history().last().is_none() { Reason::Created } else { Reason::Started };
-        let opened = self.journal.open_run(RunOpening { promote: None, reason, policy: self.policy.encode() });
+        let opened = self.open_run(RunOpening { promote: None, reason: self.reason, policy: self.policy.encode() });
         match &opened {
             Ok(epoch) => state.open = Some(*epoch),
             Err(error) => state.trouble = Some(error.to_string()),
         }
         self.changed.notify_all();
-        Ok(opened?)
+        opened
     }
 
-    pub(super) fn is_open(&self) -> bool {
+    fn open_run(&self, opening: RunOpening) -> Result<Epoch> {
+        match self.links.get() {
+            Some(links) => Ok(links.open_run(opening)?),
+            None => Ok(self.journal.open_run(opening)?),
+        }
+    }
+
+    /// The operator's word for a primary that is stuck at its start gate: a higher term, without the peers that are not
+    /// there.
+    pub(crate) fn promote(&self, wanted: &Promote, id: u64) -> Result<Promoted, Failure> {
+        if let Some(end) = self.journal.board().ended() {
+            return Err(Failure::from(ended(end, &self.journal)).hint("start this node again first, then promote"));
+        }
+        let mut state = self.state();
+        let (Some(links), None) = (self.links.get(), state.open) else {
+            return Err(Failure::new(
+                journal::Class::Refused,
+                format!("this node is the primary of {} already", self.name),
+            ));
+        };
+        let before = Before { policy: Some(self.policy.clone()), ..Before::of(&self.name, &self.journal) };
+        before.doubts_at_the_gate(&links.status().waiting_for).settle(&self.name, wanted.accept_loss)?;
+        if wanted.wait_for_peer {
+            let message = format!("{} waits for its peers as it is: start them", self.name);
+            return Err(Failure::new(journal::Class::Usage, message));
+        }
+        let kept = self.journal.sync().map_err(Error::from)?.lsn();
+        let term = promotion::next_term(&self.journal, id)?;
+        links.waive();
+        let opening = RunOpening { promote: Some(term), reason: Reason::Promoted, policy: self.policy.encode() };
+        let epoch = links.open_run(opening).map_err(Error::from)?;
+        state.open = Some(epoch);
+        self.changed.notify_all();
+        drop(state);
+        self.journal.begin_run().map_err(Error::from)?;
+        self.journal.sync().map_err(Error::from)?;
+        Ok(promotion::promoted(&self.name, term.term, kept, before.loss_at_the_gate(kept), &before, self.alone()))
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
         self.state().open.is_some()
     }
 
     pub(crate) fn epoch(&self) -> Option<Epoch> {
         self.state().open
+    }
+
+    /// The stream goes on without a required peer.
+    pub(crate) fn alone(&self) -> bool {
+        self.journal.board().remote().alone
+    }
+
+    pub(super) fn links(&self) -> Option<&Links> {
+        self.links.get()
+    }
+
+    pub(super) fn depots(&self) -> &Depots {
+        &self.depots
+    }
+
+    pub(crate) fn has_depots(&self) -> bool {
+        !self.depots.is_empty()
+    }
+
+    pub(crate) fn ship_now(&self, upto: Lsn) {
+        self.depots.ship_now(upto);
+    }
+
+    pub(crate) fn wait_shipped(&self, lsn: Lsn, until: Instant) -> Result<Vec<String>, WaitShipped> {
+        self.depots.wait(lsn, until)
+    }
+
+    pub(crate) fn has_required(&self) -> bool {
+        self.policy.required() > 0
+    }
+
+    /// Every required peer is connected; without one that is required, every peer.
+    pub(crate) fn connected(&self) -> bool {
+        let required = self.has_required();
+        self.every_peer(|peer| peer.marks.is_some() || (required && peer.mode == Mode::Async))
+    }
+
+    /// Every peer has received everything below `lsn`.
+    pub(crate) fn in_sync(&self, lsn: Lsn) -> bool {
+        self.every_peer(|peer| peer.marks.is_some_and(|marks| marks.received >= lsn))
+    }
+
+    fn every_peer(&self, holds: impl Fn(&PeerStatus) -> bool) -> bool {
+        self.links.get().is_none_or(|links| links.status().peers.iter().all(holds))
+    }
+
+    /// What is to be done now and then.
+    pub(crate) fn tick(&self) {
+        if let Some(links) = self.links.get() {
+            links.set_depot_floor(self.depots.owed());
+        }
+    }
+
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.state().trouble.clone()
     }
 
     pub(crate) fn wait_ready(&self, deadline: Option<Instant>) -> Result<Epoch> {
@@ -146,22 +306,16 @@ impl Primary {
 
     /// A required peer is lost, and waits are to be answered with an error.
     fn failing(&self) -> bool {
-        false
+        self.links.get().is_some_and(|links| links.loss() == Loss::Failing)
     }
 
-    /// Peers that the closed gate waits for, by name and address.
-    pub(super) fn waits_for(&self) -> Vec<String> {
-        if self.is_open() {
-            return Vec::new();
-        }
-        let required = self.peers.iter().filter(|peer| peer.mode != Mode::Async);
-        required.map(|peer| format!("{} ({})", peer.name, peer.address)).collect()
-    }
-
-    /// Required peers that hold commits up now.
-    pub(crate) fn holds_up(&self) -> Option<String> {
-        let waits_for = self.waits_for();
-        (!waits_for.is_empty()).then(|| waits_for.join(" and "))
+    /// Required peers that the start gate or a commit waits for now, by name and address.
+    pub(crate) fn waits_for(&self) -> Vec<String> {
+        let Some(links) = self.links.get() else { return Vec::new() };
+        let status = links.status();
+        let waiting = |name: &String| status.waiting_for.contains(name) || status.lost.contains(name);
+        let peers = status.peers.iter().filter(|peer| waiting(&peer.name));
+        peers.map(|peer| format!("{} ({})", peer.name, peer.address)).collect()
     }
 
     /// Why it takes no appends.
@@ -169,15 +323,28 @@ impl Primary {
         if let Some(end) = self.journal.board().ended() {
             return ended(end, &self.journal);
         }
-        let trouble = self.state().trouble.clone();
-        Error::NotReady { stream: self.name.clone(), waits_for: self.waits_for(), trouble }
+        Error::NotReady { stream: self.name.clone(), waits_for: self.waits_for(), trouble: self.trouble() }
     }
 
+    /// Ends links, then the journal. What waits ends as unknown.
     pub(super) fn close(&self) -> Result<()> {
+        if let Some(links) = self.links.get() {
+            links.stop("the primary is stopping");
+        }
+        self.depots.stop();
         Ok(self.journal.clone().close()?)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Makes a higher term durable, and this node its primary. What follows is a start like any other.
+pub(crate) fn take_over(journal: &Journal, term: TermSeen) -> Result<Lsn> {
+    let kept = journal.sync()?.lsn();
+    // the term first: it fences the old primary, and a crash behind it leaves a receiver that nobody writes to
+    journal.see_term(term)?;
+    journal.set_role(Role::Primary)?;
+    Ok(kept)
 }

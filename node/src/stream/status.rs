@@ -1,10 +1,11 @@
 //! How a stream is, on its primary.
 
-use journal::{Board, End, Journal, Level, Lsn, Time};
+use jiff::Timestamp;
+use journal::{End, Journal, Level, Lsn, Time};
+use shipper::{Links, Loss, Marks, Notice, PeerState, PeerStatus};
 use wire::Mode;
 
 use super::primary::Primary;
-use crate::options::PeerOptions;
 use crate::status::{DestinationStatus, Lag, RoleName, State, StreamStatus, Watermarks};
 
 /// The part of a stream's status that every role has.
@@ -65,46 +66,116 @@ impl Primary {
     /// How the stream is now.
     pub(crate) fn status(&self) -> StreamStatus {
         let board = self.journal.board();
-        let remote = board.remote();
+        let links = self.links().map(Links::status);
+        let (epoch, alone) = (self.epoch(), self.alone());
         let waits_for = self.waits_for();
-        let state = match (self.epoch(), remote.alone) {
-            (None, _) => State::Waiting,
-            (Some(_), true) => State::Alone,
-            (Some(_), false) => State::Open,
+        let loss = links.as_ref().map(|links| links.loss).unwrap_or_default();
+        let state = match epoch {
+            None => State::Waiting,
+            Some(_) if alone => State::Alone,
+            Some(_) if matches!(loss, Loss::Waiting | Loss::Failing) => State::Blocked,
+            Some(_) => State::Open,
         };
         let mut status = fill_status(&self.name, RoleName::Primary, state, &self.journal);
-        status.run = self.epoch().map(|epoch| epoch.run);
-        let asked = self.peers.iter().map(|peer| peer.mode).max().unwrap_or(Mode::Async);
+        status.run = epoch.map(|epoch| epoch.run);
+        let asked = self.policy.members.iter().map(|member| member.mode).max().unwrap_or(Mode::Async);
         status.mode_asked = Some(mode_name(asked).into());
-        if self.peers.iter().any(|peer| peer.mode != Mode::Async) {
+        if self.policy.required() > 0 {
             status.at.received = Some(board.reached(Level::Received).get());
             status.at.peer_durable = Some(board.reached(Level::PeerDurable).get());
         }
-        if board.ended().is_none() && self.epoch().is_some() {
-            let alone = if remote.alone { " (alone)" } else { "" };
-            status.mode_in_force = Some(format!("{}{alone}", mode_name(asked)));
+        if let Some(links) = links {
+            status.destinations = links.peers.iter().map(|peer| peer_status(&self.journal, peer)).collect();
         }
-        status.destinations = self.peers.iter().map(peer_status).collect();
-        if !waits_for.is_empty() && board.ended().is_none() {
-            status.next_step = Some(format!(
-                "start {}; to go on without: towline promote {} --accept-loss",
-                waits_for.join(" and "),
-                self.name
-            ));
+        status.destinations.extend(self.depots().status(&self.journal));
+        if board.ended().is_some() {
+            return status;
+        }
+        status.notes.extend(self.trouble());
+        status.mode_in_force = match state {
+            State::Open => Some(mode_name(asked).into()),
+            State::Alone => Some("async: what is acknowledged is durable here alone".into()),
+            _ => None,
+        };
+        if !waits_for.is_empty() {
+            let peers = waits_for.join(" and ");
+            status.next_step = Some(match state {
+                State::Waiting => {
+                    format!("start {peers}; to go on without: towline promote {} --accept-loss", self.name)
+                }
+                State::Blocked => format!("bring back {peers}: commits wait for it"),
+                _ => format!("bring back {peers}: it catches up by itself"),
+            });
             status.waits_for = waits_for.into_iter().map(|peer| format!("{peer} to connect")).collect();
+        } else if state == State::Alone {
+            status.next_step = Some("add a peer (--to HOST:PORT,mode=sync): nothing is kept elsewhere".into());
         }
         status
     }
 }
 
-fn peer_status(peer: &PeerOptions) -> DestinationStatus {
+fn peer_status(journal: &Journal, peer: &PeerStatus) -> DestinationStatus {
+    let marks = peer.marks;
+    let at = |pick: fn(&Marks) -> Lsn| marks.as_ref().map(pick);
+    let lag = |at: Option<Lsn>| at.map(|at| lag(journal, at));
+    let (received, durable, applied) =
+        (at(|marks| marks.received), at(|marks| marks.durable), at(|marks| marks.applied));
     DestinationStatus {
         name: peer.name.clone(),
         kind: "peer".into(),
         at: peer.address.clone(),
         mode: mode_name(peer.mode).into(),
         required: peer.mode != Mode::Async,
-        ..DestinationStatus::default()
+        state: state_text(&peer.state),
+        met: peer.node.is_some(),
+        received: received.map(Lsn::get),
+        durable: durable.map(Lsn::get),
+        applied: applied.map(Lsn::get),
+        lag_received: lag(received),
+        lag_durable: lag(durable),
+        lag_applied: lag(applied),
+        last_contact_ms: peer.last_contact.map(|at| Time::now().since(at).as_millis() as u64),
+        next_due: None,
+        last_error: match &peer.state {
+            PeerState::InSync | PeerState::CatchingUp => None,
+            _ => peer.trouble.as_ref().map(|trouble| trouble.text.clone()),
+        },
+    }
+}
+
+/// Where a peer stands, in words.
+fn state_text(state: &PeerState) -> String {
+    match state {
+        PeerState::Connecting => "connecting".into(),
+        PeerState::Unreachable { reason } => format!("not connected: {reason}"),
+        PeerState::TakingBack => "giving back a tail that this node lacked".into(),
+        PeerState::CatchingUp => "catching up".into(),
+        PeerState::InSync => "in sync".into(),
+        PeerState::Stalled { sync_ms } => {
+            format!("stalled: its sync has run for {:.1} s", f64::from(*sync_ms) / 1000.0)
+        }
+        PeerState::Full => "full: it has no space".into(),
+        PeerState::NeedsBase { receiver_end, primary_start } => {
+            format!("needs a base: its log ends at {receiver_end}, this one begins at {primary_start}")
+        }
+        PeerState::Refused(refusal) => format!("refused: {refusal}"),
+        PeerState::Fenced { by } => format!("fenced: it knows term {}", by.term),
+        PeerState::Stopped => "not shipped to any more".into(),
+    }
+}
+
+/// A notice for people.
+pub(super) fn notice_text(notice: &Notice) -> String {
+    match notice {
+        Notice::LostDurable { acknowledged, end } => format!(
+            "it had acknowledged LSN {} as durable, but its log ends at {end}: its disk lost durable data; it is sent again",
+            acknowledged.lsn
+        ),
+        Notice::ClockSkew { skew_ms } => format!("its clock differs from this node's by {skew_ms} ms"),
+        Notice::Cuts { tail } => format!("it cuts LSN {tail}, which is not in this log, and keeps it as a branch"),
+        Notice::TakesBack { tail } => format!("LSN {tail} is taken back from it"),
+        Notice::Refused(refusal) => format!("refused: {refusal}"),
+        other => format!("{other:?}"),
     }
 }
 
@@ -117,9 +188,15 @@ pub(crate) fn mode_name(mode: Mode) -> &'static str {
     }
 }
 
+/// An instant for people, in UTC.
+pub(crate) fn time_text(time: Time) -> String {
+    let nanos = i128::from(time.as_nanos());
+    Timestamp::from_nanosecond(nanos).map(|at| at.to_string()).unwrap_or_else(|_| format!("{nanos} ns"))
+}
+
 /// How far `at` is behind what is written: exact, from the time of the first entry that is missing.
-pub(crate) fn lag(journal: &Journal, board: &Board, at: Lsn) -> Lag {
-    let bytes = board.written().bytes_since(at);
+pub(super) fn lag(journal: &Journal, at: Lsn) -> Lag {
+    let bytes = journal.board().written().bytes_since(at);
     let first = || journal.entries(at).ok()?.next_entry().ok()?.map(|entry| entry.header.time);
     let seconds = match bytes {
         0 => 0.0,

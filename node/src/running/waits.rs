@@ -1,0 +1,126 @@
+//! `wait` and `ship`.
+
+use std::time::{Duration, Instant};
+
+use journal::{Board, Class, Lsn};
+use shipper::WaitShipped;
+
+use super::appender;
+use super::place::Place;
+use crate::control::{Failure, Level, Patience, Reached, Shipped, Until, Wait};
+use crate::error::Error;
+use crate::receiving::Receiving;
+use crate::stream::Stream;
+
+/// What is waited for is looked at again at least this often: not everything tells of itself.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+impl Place {
+    /// Blocks until what `wait` names holds.
+    pub(super) fn wait(&self, wait: &Wait, patience: &Patience<'_>) -> Result<Reached, Failure> {
+        match self.primary() {
+            Ok(stream) => wait_primary(&stream, wait, patience),
+            Err(Error::NotPrimary { .. }) => self.wait_receiver(wait, patience),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn wait_receiver(&self, wait: &Wait, patience: &Patience<'_>) -> Result<Reached, Failure> {
+        let board = self.journal()?.board().clone();
+        let lsn = wait.lsn.map_or_else(|| board.written(), Lsn::new);
+        if wait.until == Until::Shipped {
+            return Err(Error::NotPrimary { stream: self.name().to_owned(), role: "receiver" }.into());
+        }
+        let holds = || {
+            let there = |receiving: &Receiving| match wait.until {
+                Until::Connected => receiving.is_fed(),
+                Until::InSync => receiving.in_sync() && board.durable() >= lsn,
+                Until::Durable | Until::Shipped => board.durable() >= lsn,
+            };
+            // promoted meanwhile: it has no primary to be in sync with
+            self.with_receiving(there).unwrap_or(true)
+        };
+        look_until(&board, wait.until, lsn, patience, holds)?;
+        Ok(Reached { until: wait.until, lsn: lsn.get(), alone: false })
+    }
+
+    /// Ships now; answers when it lies in every depot.
+    pub(super) fn ship(&self, patience: &Patience<'_>) -> Result<Vec<Shipped>, Failure> {
+        let stream = self.primary()?;
+        appender::wait_ready(&stream, patience)?;
+        let journal = stream.journal();
+        journal.sync().map_err(Error::from)?;
+        let upto = journal.board().durable().min(journal.board().committed());
+        stream.primary().ship_now(upto);
+        let depots = wait_shipped(&stream, upto, patience)?;
+        let shipped = |depot| Shipped { stream: self.name().to_owned(), depot, lsn: upto.get() };
+        Ok(depots.into_iter().map(shipped).collect())
+    }
+}
+
+fn wait_primary(stream: &Stream, wait: &Wait, patience: &Patience<'_>) -> Result<Reached, Failure> {
+    appender::wait_ready(stream, patience)?;
+    let board = stream.journal().board();
+    let lsn = wait.lsn.map_or_else(|| board.staged(), Lsn::new);
+    let primary = stream.primary();
+    match wait.until {
+        Until::Connected => look_until(board, wait.until, lsn, patience, || primary.connected())?,
+        Until::InSync => look_until(board, wait.until, lsn, patience, || primary.in_sync(lsn))?,
+        Until::Durable => {
+            let level = if primary.has_required() { Level::PeerDurable } else { Level::Durable };
+            appender::wait(stream, lsn, level, patience)?;
+        }
+        Until::Shipped => drop(wait_shipped(stream, lsn, patience)?),
+    }
+    Ok(Reached { until: wait.until, lsn: lsn.get(), alone: primary.alone() })
+}
+
+/// Looks whenever the board changes, and now and then.
+fn look_until(
+    board: &Board,
+    until: Until,
+    lsn: Lsn,
+    patience: &Patience<'_>,
+    mut holds: impl FnMut() -> bool,
+) -> Result<(), Failure> {
+    let mut watch = board.watch();
+    while !holds() {
+        if let Some(end) = board.ended() {
+            return Err(Failure::new(
+                Class::Unknown,
+                format!("unknown: the stream ended before it was {until} ({end:?})"),
+            )
+            .at(lsn));
+        }
+        match patience.slice() {
+            Ok(slice) => drop(watch.wait(slice.saturating_duration_since(Instant::now()).min(LOOK_EVERY))),
+            Err(over) => {
+                let message = format!("unknown: LSN {lsn} was not {until} when the wait ended ({over})");
+                return Err(Failure::new(Class::Unknown, message).at(lsn));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn wait_shipped(stream: &Stream, lsn: Lsn, patience: &Patience<'_>) -> Result<Vec<String>, Failure> {
+    if !stream.primary().has_depots() {
+        let message = format!("{} has no depot: nothing is shipped", stream.name());
+        return Err(Failure::new(Class::Absent, message).hint("add one: --to ./DEPOT,every=15m"));
+    }
+    loop {
+        let (until, over) = match patience.slice() {
+            Ok(until) => (until, None),
+            Err(over) => (Instant::now(), Some(over)),
+        };
+        match stream.primary().wait_shipped(lsn, until) {
+            Ok(depots) => return Ok(depots),
+            Err(error @ WaitShipped::Timeout { .. }) => {
+                if let Some(over) = over {
+                    return Err(Failure::new(Class::Unknown, format!("{error} ({over})")).at(lsn));
+                }
+            }
+            Err(error) => return Err(Failure::new(Class::Unknown, error.to_string()).at(lsn)),
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Nodes as their clients see them: the start gate, fencing, promotion, loss and return of a peer. In this process, but
+//! over real sockets and real files.
+
+mod depot;
+mod gate;
+mod pair;
+mod promotion;
+mod single;
+mod support;

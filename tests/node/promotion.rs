@@ -1,0 +1,130 @@
+//! Promotion and fencing.
+
+use std::time::Duration;
+
+use journal::Class;
+use node::control::Level;
+use node::{Options, RoleName, State};
+
+use crate::support::{LONG, class, primary, receiver, start};
+
+const SHORT: Duration = Duration::from_millis(300);
+
+#[test]
+fn a_promotion_keeps_everything_received_and_opens_alone() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let b = start(receiver(dir.path(), "b", None));
+    let a = start(primary(dir.path(), "a", [b.peer().semi_sync()]));
+    let last = a.append(Level::Received, LONG, &["one", "two", "three"]).expect("acknowledged").lsn;
+    a.stop();
+    let promoted = b.promote(false).expect("promoted");
+    assert_eq!((promoted.term, promoted.alone), (2, true));
+    assert!(promoted.end >= last, "{promoted:?}");
+    assert!(promoted.loss.iter().any(|line| line.contains("lost 0")), "{promoted:?}");
+    assert_eq!(b.records(), ["one", "two", "three"]);
+    let acked = b.append(Level::Committed, LONG, &["four"]).expect("acknowledged");
+    assert_eq!((acked.term, acked.run, acked.alone), (2, 1, true));
+    // it stays the primary, and alone, across a restart
+    b.stop();
+    let b = start(Options::new(dir.path().join("b")));
+    let acked = b.append(Level::Committed, LONG, &["five"]).expect("acknowledged");
+    assert_eq!((acked.term, acked.run, acked.alone), (2, 2, true));
+    assert_eq!(b.records(), ["one", "two", "three", "four", "five"]);
+}
+
+#[test]
+fn the_old_primary_is_fenced_at_once_and_stays_so() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let b = start(receiver(dir.path(), "b", None));
+    let a = start(primary(dir.path(), "a", [b.peer()]));
+    a.append(Level::PeerDurable, LONG, &["one"]).expect("acknowledged");
+    b.promote(false).expect("promoted");
+    let status = a.wait_state(State::Fenced);
+    assert_eq!((status.role, status.term), (RoleName::Fenced, 2));
+    for level in Level::ALL {
+        assert_eq!(class(a.append(level, SHORT, &["late"])), Class::Fenced);
+    }
+    let address = b.address();
+    b.append(Level::Committed, LONG, &["two"]).expect("acknowledged");
+    a.stop();
+    // with the very command line that made it the primary once
+    let a = start(primary(dir.path(), "a", [node::PeerOptions::at(&address)]));
+    assert_eq!(a.stream().state, State::Fenced);
+    assert_eq!(class(a.append(Level::Written, SHORT, &["late"])), Class::Fenced);
+    assert_eq!(a.records(), ["one"]);
+    assert_eq!(b.records(), ["one", "two"]);
+}
+
+#[test]
+fn a_restart_never_outranks_a_promotion() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let b = start(receiver(dir.path(), "b", None));
+    let peer = b.peer();
+    let a = start(primary(dir.path(), "a", [peer.clone()]));
+    a.append(Level::PeerDurable, LONG, &["one"]).expect("acknowledged");
+    a.stop();
+    b.promote(false).expect("promoted");
+    b.append(Level::Committed, LONG, &["two"]).expect("acknowledged");
+    // it was not there when that happened
+    let a = start(primary(dir.path(), "a", [peer]));
+    assert_eq!(class(a.append(Level::Written, LONG, &["late"])), Class::Fenced);
+    assert_eq!(a.wait_state(State::Fenced).term, 2);
+    assert_eq!((a.records(), b.records()), (vec!["one".into()], vec!["one".to_owned(), "two".into()]));
+    assert_eq!(b.stream().state, State::Alone);
+}
+
+#[test]
+fn a_promotion_that_may_lose_needs_the_word() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let b = start(receiver(dir.path(), "b", None));
+    let a = start(primary(dir.path(), "a", [b.peer()]));
+    a.append(Level::PeerDurable, LONG, &["one"]).expect("acknowledged");
+    a.stop();
+    b.stop();
+    // as if the machine had been started anew since
+    let settled = dir.path().join("b/streams/log/settled");
+    std::fs::write(&settled, "00000000-0000-0000-0000-00000000b007\n").expect("written");
+    let b = start(receiver(dir.path(), "b", None));
+    assert!(b.stream().in_doubt);
+    let failure = b.promote(false).expect_err("in doubt");
+    assert_eq!(failure.class(), Class::Refused);
+    assert!(failure.hint.is_some_and(|hint| hint.contains("--accept-loss")));
+    assert_eq!(b.stream().role, RoleName::Receiver);
+    let promoted = b.promote(true).expect("promoted");
+    assert!(promoted.loss.iter().any(|line| line.contains("in doubt")), "{promoted:?}");
+    assert_eq!(b.records(), ["one"]);
+}
+
+#[test]
+fn the_doubt_ends_when_the_primary_is_met() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let b = start(receiver(dir.path(), "b", None));
+    let address = b.address();
+    let a = start(primary(dir.path(), "a", [b.peer()]));
+    a.append(Level::PeerDurable, LONG, &["one"]).expect("acknowledged");
+    b.stop();
+    let settled = dir.path().join("b/streams/log/settled");
+    std::fs::write(&settled, "00000000-0000-0000-0000-00000000b007\n").expect("written");
+    let b = start(receiver(dir.path(), "b", Some(&address)));
+    a.append(Level::PeerDurable, LONG, &["two"]).expect("acknowledged");
+    assert!(!b.stream().in_doubt);
+    assert_ne!(std::fs::read_to_string(&settled).expect("read").trim(), "00000000-0000-0000-0000-00000000b007");
+}
+
+#[test]
+fn a_fenced_node_is_promoted_only_with_the_word_and_fences_the_other() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let b = start(receiver(dir.path(), "b", None));
+    let a = start(primary(dir.path(), "a", [b.peer()]));
+    a.append(Level::PeerDurable, LONG, &["one"]).expect("acknowledged");
+    b.promote(false).expect("promoted");
+    a.wait_state(State::Fenced);
+    a.stop();
+    let a = start(primary(dir.path(), "a", [b.peer()]));
+    assert_eq!(class(a.promote(false)), Class::Refused);
+    let promoted = a.promote(true).expect("promoted");
+    assert_eq!((promoted.term, promoted.alone), (3, true));
+    b.wait_state(State::Fenced);
+    assert_eq!(class(b.append(Level::Written, SHORT, &["late"])), Class::Fenced);
+    a.append(Level::Durable, LONG, &["two"]).expect("acknowledged");
+}
