@@ -59,9 +59,9 @@ pub trait BatchLog: Send + 'static {
 pub struct ShipStatus {
     /// Where the depot's line ends, once it has said so: everything below is shipped.
     pub shipped: Option<Lsn>,
-    /// Time of the last entry that was shipped by this process.
+    /// Time of the last entry that is shipped: now minus this bounds what the loss of the site loses.
     pub shipped_time: Option<Time>,
-    /// When that was.
+    /// When this process last stored a batch there.
     pub stored_at: Option<Time>,
     /// When the schedule is next due; `None` when it goes by size alone.
     pub next_due: Option<Time>,

@@ -135,9 +135,16 @@ impl Depot {
     }
 
     /// The streams in the depot at `root`, by name.
+    ///
+    /// # Errors
+    /// `Absent` when there is no such folder.
     pub fn list(root: &Path) -> Result<Vec<Listed>> {
         let mut listed = Vec::new();
-        for entry in fs::read_dir(root).map_err(Error::io("list depot", root))? {
+        let entries = fs::read_dir(root).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => Error::Absent { path: root.to_owned(), what: "there is no such folder".into() },
+            _ => Error::io("list depot", root)(source),
+        });
+        for entry in entries? {
             let folder = entry.map_err(Error::io("list depot", root))?.path();
             let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let Some((name, id)) = name.rsplit_once('-') else { continue };

@@ -87,19 +87,16 @@ impl<L: BatchLog, D: DepotLink> BatchCore<L, D> {
     /// Does what is due and returns how long to wait for the next turn, at most. `publish` is told the status whenever
     /// it changes. Blocking.
     pub fn turn(&mut self, now: Time, stop: &Stop, publish: &mut dyn FnMut(&ShipStatus)) -> Duration {
-        let schedule = &self.options.schedule;
-        let due = self.due.get_or_insert_with(|| Due::new(schedule.clone(), now, None));
-        let pending = self.log.safe().bytes_since(self.status.shipped.unwrap_or_else(|| self.log.start()));
-        if due.poll(now, pending).is_some() {
-            self.goal = self.goal.max(Some(self.log.safe()));
+        self.ask_schedule(now);
+        // the end is asked for once in any case, so that schedule, status and pruning know it
+        let wanted = self.status.shipped.is_none() || (self.goal.is_some() && self.pending_bytes() > 0);
+        if !wanted {
+            self.status.retry_at = None;
         }
-        self.status.next_due = due.next();
-        // the end is asked for once in any case, so that status and pruning know it
-        let wanted = self.status.shipped.is_none() || (self.goal.is_some() && pending > 0);
         // an instant further away than any that is ever set comes from a clock that was set back
         let waits = self.status.retry_at.is_some_and(|at| now < at && at <= now.saturating_add(RETRY_RARELY));
         if wanted && !waits && !stop.is_set() {
-            let done = self.ship(self.goal.unwrap_or(Lsn::ZERO), now, stop, publish);
+            let done = self.ship(now, stop, publish);
             self.depot.close();
             self.settle(done, now);
         }
@@ -107,6 +104,20 @@ impl<L: BatchLog, D: DepotLink> BatchCore<L, D> {
         let instants = [self.status.next_due, self.status.retry_at];
         let next = instants.into_iter().flatten().min();
         next.map_or(LOOK_AGAIN, |next| next.since(now)).clamp(Duration::from_millis(1), LOOK_AGAIN)
+    }
+
+    /// Sets the goal when a batch is due. The schedule begins when the depot has said where it ends.
+    fn ask_schedule(&mut self, now: Time) {
+        let pending = self.pending_bytes();
+        let Some(due) = &mut self.due else { return };
+        if due.poll(now, pending).is_some() {
+            self.goal = self.goal.max(Some(self.log.safe()));
+        }
+        self.status.next_due = due.next();
+    }
+
+    fn pending_bytes(&self) -> u64 {
+        self.log.safe().bytes_since(self.status.shipped.unwrap_or_else(|| self.log.start()))
     }
 
     fn settle(&mut self, done: Result<(), ShipError>, now: Time) {
@@ -135,19 +146,18 @@ impl<L: BatchLog, D: DepotLink> BatchCore<L, D> {
         }
     }
 
-    /// Ships batch by batch until everything below `goal` is there.
-    fn ship(
-        &mut self,
-        goal: Lsn,
-        now: Time,
-        stop: &Stop,
-        publish: &mut dyn FnMut(&ShipStatus),
-    ) -> Result<(), ShipError> {
+    /// Ships batch by batch until everything below the goal is there.
+    fn ship(&mut self, now: Time, stop: &Stop, publish: &mut dyn FnMut(&ShipStatus)) -> Result<(), ShipError> {
         let mut state = self.depot.open(self.log.term())?;
         loop {
-            let begin = self.begin(&state)?;
+            let (begin, last) = self.begin(&state)?;
             self.status.shipped = Some(begin.from);
-            if begin.is_nothing() || begin.from >= goal {
+            self.status.shipped_time = last;
+            if self.due.is_none() {
+                self.due = Some(Due::new(self.options.schedule.clone(), now, last));
+                self.ask_schedule(now);
+            }
+            if begin.is_nothing() || self.goal.is_none_or(|goal| begin.from >= goal) {
                 return Ok(());
             }
             if stop.is_set() {
@@ -172,8 +182,8 @@ impl<L: BatchLog, D: DepotLink> BatchCore<L, D> {
         }
     }
 
-    /// Where the next batch begins, checked against this log.
-    fn begin(&self, state: &DepotState) -> Result<Begin, ShipError> {
+    /// Where the next batch begins, checked against this log, and the time of the last entry before it.
+    fn begin(&self, state: &DepotState) -> Result<(Begin, Option<Time>), ShipError> {
         let history = self.log.history();
         let (start, end, safe) = (self.log.start(), self.log.end(), self.log.safe());
         let view = LogView { start, end, safe, history: &history, term: self.log.term() };
@@ -183,7 +193,7 @@ impl<L: BatchLog, D: DepotLink> BatchCore<L, D> {
             Some(chain) if here.map(|tip| tip.chain) != Some(chain) => {
                 Err(Trouble::Diverged { at: begin.from, depot: chain }.into())
             }
-            _ => Ok(begin),
+            chain => Ok((begin, chain.and(here).map(|tip| tip.time))),
         }
     }
 
@@ -195,7 +205,6 @@ impl<L: BatchLog, D: DepotLink> BatchCore<L, D> {
         self.status.batches += 1;
         self.status.raw_bytes += info.range().bytes();
         self.status.file_bytes += info.file_bytes;
-        self.status.shipped_time = Some(info.last.time);
         self.status.stored_at = Some(now);
         self.status.last_error = None;
         Ok(DepotState { end: Some(end), term: info.term_seen() })

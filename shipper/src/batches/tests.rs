@@ -122,6 +122,26 @@ fn batches_follow_the_schedule_and_stop_at_the_commit_point() {
     assert_eq!(std::fs::read_dir(scene.dir.path().join("spool")).expect("there").count(), 0);
 }
 
+/// A restart neither ships early nor forgets what was missed: the depot's last entry says when the schedule goes on.
+#[test]
+fn a_schedule_goes_on_across_restarts() {
+    let scene = Scene::new();
+    let one = append(&scene.journal, &["one"]);
+    let last = scene.journal.written_tip().time;
+    let after = |seconds| last.saturating_add(Duration::from_secs(seconds));
+    turn(&mut scene.core("every 600s"), last);
+    let two = append(&scene.journal, &["two"]);
+    let mut early = scene.core("every 600s");
+    let status = turn(&mut early, after(300));
+    assert_eq!((status.shipped, status.shipped_time), (Some(one), Some(last)));
+    assert_eq!(status.next_due, Some(after(600)));
+    for (schedule, at, wanted) in [("0 2 * * * UTC", 0, one), ("0 2 * * * UTC", 86_400, two)] {
+        assert_eq!(turn(&mut scene.core(schedule), after(at)).shipped, Some(wanted), "{schedule} {at}");
+    }
+    let three = append(&scene.journal, &["three"]);
+    assert_eq!(turn(&mut scene.core("every 600s"), after(7200)).shipped, Some(three), "due long ago");
+}
+
 #[test]
 fn a_request_ships_now_and_waits_for_the_commit() {
     let scene = Scene::new();
@@ -219,6 +239,7 @@ fn failures_are_retried_later_and_later_with_the_same_bytes() {
     drop(core);
     let all = append(&scene.journal, &["four"]);
     let mut core = BatchCore::new(scene.options("every 600s"), scene.journal.clone(), shaky());
+    core.request(all);
     assert_eq!(turn(&mut core, secs(101)).shipped, Some(all));
     let hashes = offered.lock().expect("own").clone();
     assert_eq!(hashes.len(), 7);
@@ -366,7 +387,9 @@ fn another_history_in_the_depot_is_never_continued() {
         let offers = Arc::new(Mutex::new(0));
         let stored = stored.map(|chain| Place { lsn: scene.journal.written_tip().lsn, chain });
         let liar = Liar { state, stored, offers: offers.clone() };
-        let status = turn(&mut BatchCore::new(scene.options("every 1s"), scene.journal.clone(), liar), secs(0));
+        let mut core = BatchCore::new(scene.options("every 1s"), scene.journal.clone(), liar);
+        core.request(Lsn::MAX);
+        let status = turn(&mut core, secs(0));
         let error = status.last_error.clone().unwrap_or_default();
         assert_eq!(status.last_error.is_some(), wanted.is_some(), "{name}: {error}");
         assert!(error.contains(wanted.unwrap_or_default()), "{name}: {error}");
