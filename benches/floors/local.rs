@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use journal::{Item, Journal, Lsn, NodeId, Options, Reason, Role, RunOpening, StreamId, offline};
+use journal::{Geometry, Item, Journal, Lsn, NodeId, Options, Reason, Role, RunOpening, StreamId, offline};
 
 use crate::floor;
 use crate::group;
@@ -71,8 +71,9 @@ pub(crate) fn entry() -> Vec<u8> {
 /// An empty journal of a stream of its own.
 pub(crate) fn fresh_journal(dir: &Path) -> Journal {
     let (stream, node) = (StreamId::random(), NodeId::random());
-    let journal = Journal::create(&dir.join("journal"), stream, node, Role::Primary, Options::default());
-    journal.expect("create a journal")
+    let geometry = Geometry::new(floor::FILE_BYTES as u32).expect("a size that a body may have");
+    let options = Options { geometry, ..Options::default() };
+    Journal::create(&dir.join("journal"), stream, node, Role::Primary, options).expect("create a journal")
 }
 
 /// With its first record, whose entry opens the epoch and a segment: not what is measured.
