@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::support::daemon::Daemon;
+use crate::daemon::Daemon;
 use crate::support::{run, run_with};
 
 #[test]

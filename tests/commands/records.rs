@@ -6,7 +6,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::support::daemon::Daemon;
+use crate::daemon::Daemon;
 use crate::support::{Ended, run, run_with};
 
 /// A primary of the stream `log` without peers.

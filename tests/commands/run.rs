@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::daemon::Daemon;
+use crate::daemon::Daemon;
 use crate::support::{run, run_with};
 
 #[test]

@@ -1,7 +1,5 @@
 //! Real processes of the real binary, run to their end.
 
-pub(crate) mod daemon;
-
 use std::ffi::OsStr;
 use std::io::Write;
 use std::process::{Command, ExitStatus, Stdio};

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Ended, code, run, towline};
+use crate::support::{Ended, code, run, towline};
 
 /// Nothing in these tests takes so long unless it hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(60);
