@@ -123,7 +123,7 @@ impl Session<'_> {
                     lsn: open.lsn.get(),
                     term: reach.epoch.term.0,
                     run: reach.epoch.run,
-                    level: self.append.wait,
+                    level: reach.level,
                     alone: reach.alone,
                 };
                 self.window.acknowledged(acked, open);

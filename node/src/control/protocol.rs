@@ -46,7 +46,7 @@ pub enum Command {
 
 /// How far a write must have got before it is acknowledged. The order is not a scale: `Received` and `PeerDurable`
 /// speak of the required peers, `Committed` is what the stream's modes promise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Level {
     /// In the primary's segment: survives kill -9 of the node.
@@ -270,7 +270,8 @@ pub struct Acked {
     pub term: u32,
     /// Run of the primary within the term.
     pub run: u32,
-    /// The level they have reached: the one asked for.
+    /// The level they have reached: the one asked for; for `committed` the one that the promise came to, so that a
+    /// degraded acknowledgement can't be taken for a full one.
     pub level: Level,
     /// The primary went on without a required peer: `committed` means less than the modes promise.
     pub alone: bool,

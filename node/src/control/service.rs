@@ -45,6 +45,8 @@ pub(crate) trait Appender: Send + Sync {
 /// What an acknowledgement says beside its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reach {
+    /// The one asked for; for `Committed` the one that this came to.
+    pub(crate) level: Level,
     pub(crate) epoch: Epoch,
     pub(crate) alone: bool,
 }

@@ -59,7 +59,7 @@ impl Appender for Made {
         Ok(Lsn::new(state.records.len() as u64))
     }
 
-    fn wait(&self, lsn: Lsn, _: Level, patience: &Patience<'_>) -> Result<Reach, Failure> {
+    fn wait(&self, lsn: Lsn, level: Level, patience: &Patience<'_>) -> Result<Reach, Failure> {
         let mut state = self.state.lock().expect("whole");
         while state.reached < lsn.get() {
             if let Err(over) = patience.slice() {
@@ -67,7 +67,7 @@ impl Appender for Made {
             }
             state = self.changed.wait_timeout(state, Duration::from_millis(5)).expect("whole").0;
         }
-        Ok(Reach { epoch: Epoch { term: Term(3), run: 2 }, alone: false })
+        Ok(Reach { level, epoch: Epoch { term: Term(3), run: 2 }, alone: false })
     }
 }
 

@@ -38,7 +38,10 @@ impl Appender for StreamAppender {
 /// Blocks until the start gate is open.
 pub(super) fn wait_ready(stream: &Stream, patience: &Patience<'_>) -> Result<()> {
     loop {
-        let Ok(until) = patience.slice() else { return Err(stream.primary().not_ready()) };
+        let until = match patience.slice() {
+            Ok(until) if !patience.stopping() => until,
+            _ => return Err(stream.primary().not_ready()),
+        };
         match stream.primary().wait_ready(Some(until)) {
             Ok(_) => return Ok(()),
             Err(Error::NotReady { .. }) => {}
@@ -59,8 +62,13 @@ pub(super) fn wait(
         stream.primary().wait_in_slices(level.into(), lsn, || patience.slice().map_err(|why| over = Some(why)).ok());
     match waited {
         Ok(()) => {
-            let alone = stream.journal().board().remote().alone;
-            Ok(Reach { epoch: stream.primary().epoch().unwrap_or_default(), alone })
+            let board = stream.journal().board();
+            let alone = board.remote().alone;
+            let level = match level {
+                control::Level::Committed => board.level_of(lsn).map_or(control::Level::Durable, control::Level::from),
+                level => level,
+            };
+            Ok(Reach { level, epoch: stream.primary().epoch().unwrap_or_default(), alone })
         }
         Err(error) => Err(failure(stream, &error, level, over.map(|over| over.to_string()))),
     }
@@ -84,6 +92,18 @@ fn failure(stream: &Stream, error: &WaitError, level: control::Level, over: Opti
         return failure;
     }
     Failure { message: format!("{}. It waits for {}", failure.message, peers.join(" and ")), ..failure }
+}
+
+impl From<Level> for control::Level {
+    fn from(level: Level) -> control::Level {
+        match level {
+            Level::Written => control::Level::Written,
+            Level::Durable => control::Level::Durable,
+            Level::Received => control::Level::Received,
+            Level::PeerDurable => control::Level::PeerDurable,
+            Level::Committed => control::Level::Committed,
+        }
+    }
 }
 
 impl From<control::Level> for Level {

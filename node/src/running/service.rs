@@ -43,7 +43,7 @@ impl Service for Node {
         appender::wait_ready(&stream, patience)?;
         let lsn = stream.mark(&mark.name)?.lsn();
         let reach = appender::wait(&stream, lsn, mark.wait, patience)?;
-        Ok(Marked { name: mark.name.clone(), lsn: lsn.get(), level: mark.wait, alone: reach.alone })
+        Ok(Marked { name: mark.name.clone(), lsn: lsn.get(), level: reach.level, alone: reach.alone })
     }
 
     fn ship(&self, ship: &Ship, patience: &Patience<'_>) -> Result<Vec<Shipped>, Failure> {

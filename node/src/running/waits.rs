@@ -93,6 +93,13 @@ fn look_until(
             .at(lsn));
         }
         match patience.slice() {
+            Ok(_) if patience.stopping() => {
+                return Err(Failure::new(
+                    Class::Unknown,
+                    format!("unknown: the node is stopping; LSN {lsn} was not {until}"),
+                )
+                .at(lsn));
+            }
             Ok(slice) => drop(watch.wait(slice.saturating_duration_since(Instant::now()).min(LOOK_EVERY))),
             Err(over) => {
                 let message = format!("unknown: LSN {lsn} was not {until} when the wait ended ({over})");

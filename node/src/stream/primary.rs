@@ -27,15 +27,16 @@ pub(crate) struct Primary {
     /// Absent when there are no peers: nothing then wakes up but appenders and waiters.
     links: OnceLock<Links>,
     depots: Depots,
+    /// The run that is open: looked at by every append.
+    open: OnceLock<Epoch>,
+    /// Held while the run is opened.
     state: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The run that is open.
-    open: Option<Epoch>,
-    /// Opening it failed.
+    /// Opening the run failed.
     trouble: Option<String>,
 }
 
@@ -63,6 +64,7 @@ pub(super) fn start(builder: StreamBuilder) -> Result<super::Stream> {
         policy,
         links: OnceLock::new(),
         depots,
+        open: OnceLock::new(),
         state: Mutex::default(),
         changed: Condvar::new(),
     });
@@ -136,12 +138,12 @@ impl Primary {
     /// Opens the run, once the gate allows it.
     fn open(&self) -> Result<Epoch> {
         let mut state = self.state();
-        if let Some(epoch) = state.open {
+        if let Some(epoch) = self.epoch() {
             return Ok(epoch);
         }
         let opened = self.open_run(RunOpening { promote: None, reason: self.reason, policy: self.policy.encode() });
         match &opened {
-            Ok(epoch) => state.open = Some(*epoch),
+            Ok(epoch) => drop(self.open.set(*epoch)),
             Err(error) => state.trouble = Some(error.to_string()),
         }
         self.changed.notify_all();
@@ -161,8 +163,8 @@ impl Primary {
         if let Some(end) = self.journal.board().ended() {
             return Err(Failure::from(ended(end, &self.journal)).hint("start this node again first, then promote"));
         }
-        let mut state = self.state();
-        let (Some(links), None) = (self.links.get(), state.open) else {
+        let opening_now = self.state();
+        let (Some(links), None) = (self.links.get(), self.epoch()) else {
             return Err(Failure::new(
                 journal::Class::Refused,
                 format!("this node is the primary of {} already", self.name),
@@ -179,20 +181,20 @@ impl Primary {
         links.waive();
         let opening = RunOpening { promote: Some(term), reason: Reason::Promoted, policy: self.policy.encode() };
         let epoch = links.open_run(opening).map_err(Error::from)?;
-        state.open = Some(epoch);
+        let _ = self.open.set(epoch); // under the lock, and seen to be empty: it takes it
         self.changed.notify_all();
-        drop(state);
+        drop(opening_now);
         self.journal.begin_run().map_err(Error::from)?;
         self.journal.sync().map_err(Error::from)?;
         Ok(promotion::promoted(&self.name, term.term, kept, before.loss_at_the_gate(kept), &before, self.alone()))
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.state().open.is_some()
+        self.open.get().is_some()
     }
 
     pub(crate) fn epoch(&self) -> Option<Epoch> {
-        self.state().open
+        self.open.get().copied()
     }
 
     /// The stream goes on without a required peer.
@@ -256,7 +258,7 @@ impl Primary {
             if let Some(end) = self.journal.board().ended() {
                 return Err(ended(end, &self.journal));
             }
-            if let Some(epoch) = state.open {
+            if let Some(epoch) = self.epoch() {
                 return Ok(epoch);
             }
             let now = Instant::now();
