@@ -4,6 +4,7 @@
 
 mod docs;
 mod rooms;
+mod semantics;
 mod source;
 
 use std::fs;
@@ -35,6 +36,11 @@ fn sources_are_tidy() {
 #[test]
 fn documents_point_at_files_that_exist() {
     report(docs::check(&repository(), &root()));
+}
+
+#[test]
+fn every_promise_names_its_test() {
+    report(semantics::check(&repository()));
 }
 
 fn report(findings: Vec<String>) {
