@@ -6,8 +6,9 @@ use crate::checker::Checker;
 use crate::nodes::{Daemon, Feed, primary, receiver};
 use crate::support::run;
 
-const CYCLES: usize = 20;
-const LINES_MAX: u64 = 60;
+/// Of these about half kill the primary, half the receiver.
+const CYCLES: usize = 40;
+const LINES_MAX: u64 = 400;
 
 /// Small deterministic dice: which side dies, and after how many acknowledgements.
 struct Dice(u64);
@@ -89,7 +90,7 @@ fn cycles(mode: &'static str, wait: &str) {
         for line in 0..lines {
             gone |= !feed.line(&checker.next_line());
             if line == killed_after {
-                if dice.below(2) == 0 && !gone {
+                if dice.below(4) != 0 && !gone {
                     gone |= !feed.until(dice.below(line + 1));
                 }
                 if kill_primary {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::checker::Checker;
 use crate::kills::Pair;
 use crate::nodes::{Feed, signal};
-use crate::support::run;
+use crate::support::{run, run_with};
 
 /// A process under watch. Let go when it is dropped.
 struct Watched {
@@ -20,7 +20,7 @@ impl Watched {
     /// Attaches to every thread of `pid`; returns when it has.
     fn attach(pid: u32, log: &Path, how: &[&str]) -> Watched {
         let mut strace = Command::new("strace")
-            .args(["-f", "-ttt", "-T", "-y", "-s", "65536", "-o"])
+            .args(["-f", "-ttt", "-T", "-yy", "-s", "65536", "-o"])
             .arg(log)
             .args(how)
             .args(["-p", &pid.to_string()])
@@ -74,8 +74,8 @@ fn parse(text: &str) -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::new();
     let mut open: Vec<(String, usize)> = Vec::new();
     for line in text.lines() {
-        let mut words = line.splitn(3, char::is_whitespace).map(str::trim);
-        let (Some(thread), Some(began), Some(rest)) = (words.next(), words.next(), words.next()) else { continue };
+        let Some((thread, rest)) = line.split_once(' ') else { continue };
+        let Some((began, rest)) = rest.trim_start().split_once(' ') else { continue };
         let Ok(began) = began.parse::<f64>() else { continue };
         let took = rest.rsplit_once('<').and_then(|(_, took)| took.strip_suffix('>')?.parse::<f64>().ok());
         if let Some(resumed) = rest.strip_prefix("<... ") {
@@ -246,12 +246,12 @@ fn a_frozen_sync_of_the_peer_is_received_and_not_peer_durable() {
     }
     let pair = Pair::start("semi-sync");
     pair.wait("in-sync");
+    let data = pair.data("p").display().to_string();
+    let append = |wait| run_with(["append", "log", "-", "--wait", wait, "--timeout", "2s", "--data", &data], b"x\n");
+    // the first entry of a run is preceded by a sync of the receiver's control file
+    append("received").expect(0);
     let how = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=600000000"];
     let _there = Watched::attach(pair.receiver().pid(), &pair.data("there"), &how);
-    let data = pair.data("p").display().to_string();
-    let append = |wait| {
-        crate::support::run_with(["append", "log", "-", "--wait", wait, "--timeout", "2s", "--data", &data], b"x\n")
-    };
     append("received").expect(0).prints("received");
     append("committed").expect(0);
     append("peer-durable").expect(12).says("unknown");
