@@ -1,5 +1,6 @@
 //! What runs behind a [`super::Stream`].
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,8 @@ pub(crate) struct Primary {
     /// Absent when there are no peers: nothing then wakes up but appenders and waiters.
     links: OnceLock<Links>,
     depots: Depots,
+    /// What the links were told last that the depots are owed.
+    told_owed: AtomicU64,
     /// The run that is open: looked at by every append.
     open: OnceLock<Epoch>,
     /// Held while the run is opened.
@@ -64,6 +67,7 @@ pub(super) fn start(builder: StreamBuilder) -> Result<super::Stream> {
         policy,
         links: OnceLock::new(),
         depots,
+        told_owed: AtomicU64::new(Lsn::MAX.get()),
         open: OnceLock::new(),
         state: Mutex::default(),
         changed: Condvar::new(),
@@ -243,8 +247,12 @@ impl Primary {
 
     /// What is to be done now and then.
     pub(crate) fn tick(&self) {
-        if let Some(links) = self.links.get() {
-            links.set_depot_floor(self.depots.owed());
+        let owed = self.depots.owed();
+        // each call wakes the link thread
+        if let Some(links) = self.links.get()
+            && self.told_owed.swap(owed.get(), Ordering::Relaxed) != owed.get()
+        {
+            links.set_depot_floor(owed);
         }
     }
 
