@@ -32,6 +32,8 @@ use crate::out::Out;
 const STREAM: &str = "demo";
 /// Appenders at once.
 const APPENDERS: usize = 4;
+/// How long the appenders go as fast as they can before the kill.
+const FLOOD: Duration = Duration::from_millis(150);
 
 /// Show the whole line at work: two copies, kill -9, a depot, restores; a checker judges.
 ///
@@ -135,6 +137,8 @@ impl Demo<'_> {
         thread::sleep(half);
         let middle = middle(&load);
         thread::sleep(half);
+        load.flood();
+        thread::sleep(FLOOD);
         if !load.is_alive() {
             return Err(Failure::new(journal::Class::Io, "every appender ended under load; nothing was killed yet"));
         }
@@ -201,7 +205,9 @@ impl Demo<'_> {
         let peer = format!("{receiver},mode={}", self.args.mode.name());
         let depot = format!("{depot},depot,every=1s");
         let args = ["primary", "--stream", STREAM, "--to", &peer, "--to", &depot];
-        Node::start("primary", &self.folder.join("primary"), args)
+        let primary = Node::start("primary", &self.folder.join("primary"), args)?;
+        primary.hear("next: ")?;
+        Ok(primary)
     }
 
     fn wait(&self, until: &str, data: &Path) -> Result<(), Failure> {

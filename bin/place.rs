@@ -62,17 +62,29 @@ fn is_journal(path: &Path) -> Result<bool, Failure> {
     Ok(false)
 }
 
-/// The journal of `stream` in a node's data folder.
-pub(crate) fn journal_of(data: &Path, stream: &str) -> Result<PathBuf, Failure> {
-    let names = streams(data)?;
+/// Where a node's data folder has `stream`: its journal, or else a depot with its batches.
+pub(crate) fn stream_in(data: &Path, stream: &str) -> Result<Place, Failure> {
+    let mut names = streams(data)?;
     if names.iter().any(|name| name == stream) {
-        return Ok(data.join("streams").join(stream).join("journal"));
+        return Ok(Place::Journal(data.join("streams").join(stream).join("journal")));
+    }
+    if let Some(depots) = depots_in(data) {
+        let listed = Depot::list(&depots)?;
+        if listed.iter().any(|listed| listed.name == stream) {
+            return Ok(Place::Depot(depots));
+        }
+        names.extend(listed.into_iter().map(|listed| listed.name));
     }
     let there = match names.is_empty() {
         true => "none at all".to_owned(),
         false => names.join(", "),
     };
     Err(Failure::new(Class::Absent, format_args!("{}: there is no stream {stream} here, only {there}", data.display())))
+}
+
+/// Where a node keeps batches for others, if it keeps any.
+pub(crate) fn depots_in(data: &Path) -> Option<PathBuf> {
+    Some(data.join("depots")).filter(|depots| depots.is_dir())
 }
 
 /// The streams in a node's data folder, by name.

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::check::Report;
 use crate::exit::{DONE, Failure, Outcome};
 use crate::out::Out;
+use crate::place::depots_in;
 use crate::point::utc;
 
 /// Look at a depot.
@@ -22,12 +23,12 @@ pub(crate) struct Args {
 enum What {
     /// List the streams of a depot, and their batches
     Ls {
-        /// The depot, or one stream's folder in it
+        /// The depot, the data folder of a node that keeps one, or one stream's folder
         path: PathBuf,
     },
     /// Read everything: each batch with its blake3, every entry, and how the batches link
     Verify {
-        /// The depot, or one stream's folder in it
+        /// The depot, the data folder of a node that keeps one, or one stream's folder
         path: PathBuf,
     },
 }
@@ -73,8 +74,11 @@ pub(crate) fn execute(args: Args, out: &mut Out) -> Outcome {
     }
 }
 
-/// The streams of a depot, or the one whose folder this is.
-pub(super) fn streams(path: &Path) -> Result<Vec<Listed>, archive::Error> {
+/// The streams of a depot, of a node that keeps batches for others, or the one whose folder this is.
+fn streams(path: &Path) -> Result<Vec<Listed>, archive::Error> {
+    if let Some(depots) = depots_in(path) {
+        return Depot::list(&depots);
+    }
     match Depot::open(path) {
         Ok(depot) => {
             let folder = std::path::absolute(depot.folder()).unwrap_or_else(|_| depot.folder().to_owned());

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::kind_name;
 use crate::exit::{DONE, Failure, Outcome};
 use crate::out::Out;
-use crate::place::{Place, streams};
+use crate::place::{Place, stream_in, streams};
 use crate::point::utc;
 
 /// Look at a journal offline; nothing is changed and no node needs to run.
@@ -95,7 +95,10 @@ pub(crate) fn execute(args: Args, out: &mut Out) -> Outcome {
 fn journals(path: &Path, stream: Option<&str>) -> Result<Vec<PathBuf>, Failure> {
     match (Place::find(path)?, stream) {
         (Place::Journal(journal), _) => Ok(vec![journal]),
-        (Place::Node(data), Some(stream)) => Ok(vec![crate::place::journal_of(&data, stream)?]),
+        (Place::Node(data), Some(stream)) => match stream_in(&data, stream)? {
+            Place::Journal(journal) => Ok(vec![journal]),
+            _ => Err(Failure::new(Class::Absent, format_args!("{}: has only batches of {stream}", data.display()))),
+        },
         (Place::Node(data), None) => {
             Ok(streams(&data)?.iter().map(|name| data.join("streams").join(name).join("journal")).collect())
         }

@@ -14,7 +14,7 @@ use super::RECORDS_VOLUME;
 use crate::exit::{DONE, Failure, IN_PART, Outcome, eprint};
 use crate::offline::Offline;
 use crate::out::Out;
-use crate::place::{Place, journal_of};
+use crate::place::{Place, stream_in};
 use crate::point::{both, utc};
 
 /// Give back the records of a stream, as of any point.
@@ -101,12 +101,15 @@ impl Sources {
     fn open(paths: &[PathBuf], stream: &str) -> Result<Sources, Failure> {
         let mut sources = Sources { catalogue: None, journal: None };
         for path in paths {
-            let (depot, journal) = match Place::find(path)? {
-                Place::Node(data) => (None, Some(journal_of(&data, stream)?)),
+            let place = match Place::find(path)? {
+                Place::Node(data) => stream_in(&data, stream)?,
+                place => place,
+            };
+            let (depot, journal) = match place {
                 Place::Journal(journal) => (None, Some(journal)),
                 Place::Depot(depot) => (Some(depot), None),
-                Place::Batch(batch) => {
-                    let text = format_args!("{} is one batch; name the depot that it lies in", batch.display());
+                Place::Node(other) | Place::Batch(other) => {
+                    let text = format_args!("{} is one batch; name the depot that it lies in", other.display());
                     return Err(Failure::usage(text));
                 }
             };

@@ -11,7 +11,7 @@ use super::check::Report;
 use super::depot;
 use crate::exit::{Failure, Outcome};
 use crate::out::Out;
-use crate::place::{Place, streams};
+use crate::place::{Place, depots_in, streams};
 
 /// Read everything in a node's data folder, a journal, a depot or a batch, and say whether it is whole.
 ///
@@ -42,6 +42,9 @@ fn node(data: &Path, report: &mut Report) -> Result<(), Failure> {
         if records.join(INDEX_FILE).exists() {
             record_file(&records, report)?;
         }
+    }
+    if let Some(depots) = depots_in(data) {
+        depot::verify(&depots, report)?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use journal::Class;
 
@@ -17,14 +17,23 @@ use crate::exit::Failure;
 
 /// Records handed in at once; several, so that groups form, and few, so that kills hit the middle of something.
 const BATCH: u64 = 16;
-/// Records that may be on their way without an acknowledgement: a demo need not fill a disk.
+/// Records that may be on their way without an acknowledgement.
 const WINDOW: u64 = 2048;
+/// Most records per second and appender: a demo need not fill a disk, and everything is restored six times.
+const RATE: f64 = 5000.0;
 
 /// Some appenders, each with a process of its own.
 #[derive(Debug)]
 pub(super) struct Load {
     appenders: Vec<Appender>,
-    stop: Arc<AtomicBool>,
+    pace: Arc<Pace>,
+}
+
+/// What the feeders are told.
+#[derive(Debug, Default)]
+struct Pace {
+    stop: AtomicBool,
+    flood: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -63,7 +72,7 @@ impl Load {
         seed: u64,
         numbers: Range<usize>,
     ) -> Result<Load, Failure> {
-        let stop = Arc::new(AtomicBool::new(false));
+        let pace = Arc::new(Pace::default());
         let mut appenders = Vec::new();
         for appender in numbers {
             let mut command = towline(["append", stream, "-", "--acks", "--wait", level])?;
@@ -74,8 +83,8 @@ impl Load {
             };
             let known = Arc::new(Known::default());
             let feeder = {
-                let (known, stop) = (known.clone(), stop.clone());
-                thread::spawn(move || feed(stdin, &known, &stop, seed, appender))
+                let (known, pace) = (known.clone(), pace.clone());
+                thread::spawn(move || feed(stdin, &known, &pace, seed, appender))
             };
             let listener = {
                 let known = known.clone();
@@ -83,7 +92,7 @@ impl Load {
             };
             appenders.push(Appender { child, known, feeder, listener });
         }
-        Ok(Load { appenders, stop })
+        Ok(Load { appenders, pace })
     }
 
     /// Acknowledged so far, by appender.
@@ -96,6 +105,11 @@ impl Load {
         self.appenders.iter().map(|appender| appender.known.sent.load(Ordering::SeqCst)).collect()
     }
 
+    /// As fast as it goes from now on: what is killed next shall be in the middle of something.
+    pub(super) fn flood(&self) {
+        self.pace.flood.store(true, Ordering::SeqCst);
+    }
+
     /// True while some appender could still be acknowledged something.
     pub(super) fn is_alive(&mut self) -> bool {
         self.appenders.iter_mut().any(|appender| matches!(appender.child.try_wait(), Ok(None)))
@@ -103,7 +117,7 @@ impl Load {
 
     /// Hands in nothing more and waits for the end of every appender.
     pub(super) fn finish(self) -> Result<Ended, Failure> {
-        self.stop.store(true, Ordering::SeqCst);
+        self.pace.stop.store(true, Ordering::SeqCst);
         let mut ended = Ended { bounds: Vec::new(), levels_right: true };
         for mut appender in self.appenders {
             let waited = appender.feeder.join().and_then(|()| appender.listener.join());
@@ -121,11 +135,14 @@ impl Load {
 
 /// Hands in records until told to stop or until nobody takes them any more. `sent` counts before the bytes leave: it is
 /// what may appear.
-fn feed(mut stdin: ChildStdin, known: &Known, stop: &AtomicBool, seed: u64, appender: usize) {
+fn feed(mut stdin: ChildStdin, known: &Known, pace: &Pace, seed: u64, appender: usize) {
+    let began = Instant::now();
     let mut lines = Vec::new();
-    while !stop.load(Ordering::SeqCst) {
+    while !pace.stop.load(Ordering::SeqCst) {
         let sent = known.sent.load(Ordering::SeqCst);
-        if sent.saturating_sub(known.acked.load(Ordering::SeqCst)) >= WINDOW {
+        let due = began.elapsed().as_secs_f64() * RATE;
+        let early = sent as f64 > due && !pace.flood.load(Ordering::SeqCst);
+        if early || sent.saturating_sub(known.acked.load(Ordering::SeqCst)) >= WINDOW {
             thread::park_timeout(Duration::from_millis(1));
             continue;
         }

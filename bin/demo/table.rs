@@ -34,6 +34,6 @@ impl Row {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mark = if self.held { "ok   " } else { "FAULT" };
-        write!(f, "{mark}  {:<52}  {}", self.what, self.found)
+        write!(f, "{mark}  {:<58}  {}", self.what, self.found)
     }
 }

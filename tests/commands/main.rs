@@ -1,6 +1,7 @@
 //! The command line as its users meet it: real processes, their output and their exit codes.
 
 mod daemon;
+mod demo;
 mod grammar;
 mod offline;
 mod peers;
