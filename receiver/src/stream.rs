@@ -257,8 +257,12 @@ impl ReceiverStream {
             seen.name = Some(greeting.node.name.clone());
         }
         let mode = greeting.mode;
-        let own = self.greeting();
-        self.step(|intake| intake.handle_greeting(Instant::now(), link, greeting, own));
+        self.step(|intake| {
+            // under the lock: an older connection may still extend the log, and a history that lacks the epoch of the
+            // end it is sent with would have good entries cut
+            let own = self.greeting();
+            intake.handle_greeting(Instant::now(), link, greeting, own);
+        });
         // of the newest greeting: one that was turned away costs the older connection a few flushes, nothing else
         self.inline.store(mode == Mode::Sync, Ordering::Relaxed);
     }

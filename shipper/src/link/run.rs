@@ -319,7 +319,7 @@ impl Shared {
             false => "no longer alone".to_owned(),
         };
         let item = Item { kind: Kind::Alone, flags: Flags::NONE, volume: 0, producer: None, parts: &[text.as_bytes()] };
-        match self.journal.append(item) {
+        match self.journal.append(item).and_then(|ticket| ticket.written()) {
             Ok(_) => state.alone_noted = alone,
             Err(error) => tracing::warn!(%error, "note in the log that the stream is alone"),
         }
