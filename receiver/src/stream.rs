@@ -94,6 +94,8 @@ pub struct ReceiverStream {
     /// The connection's thread syncs: its primary asked for `Sync`.
     inline: AtomicBool,
     full: AtomicBool,
+    /// Committed and durable here, for the control file.
+    learnt: AtomicU64,
     failed: AtomicBool,
     stopping: AtomicBool,
     seen: Mutex<Seen>,
@@ -151,6 +153,7 @@ impl ReceiverStream {
             next_link: AtomicU64::new(1),
             inline: AtomicBool::new(false),
             full: AtomicBool::new(false),
+            learnt: AtomicU64::new(0),
             failed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             seen: Mutex::default(),

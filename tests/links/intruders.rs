@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use journal::{Class, Level, Role};
+use journal::{Class, Level, Lsn, Role};
 use receiver::HANDSHAKES_MAX;
 use shipper::PeerState;
 use wire::{Dialogue, Message, Mode, PROTOCOL, Refusal, Security, Tls, pki};
@@ -14,7 +14,7 @@ use super::sides::*;
 const LONG: Duration = HANGS_AFTER;
 
 /// A primary's greeting, as its link sends it, on a connection of the test's own.
-fn greeting(receiving: &Receiving) -> wire::Greeting {
+pub(crate) fn greeting(receiving: &Receiving) -> wire::Greeting {
     let journal = receiving.stream.journal();
     wire::Greeting {
         protocol: PROTOCOL,
@@ -142,34 +142,48 @@ fn a_full_house_of_silent_connections_lets_others_in_once_they_leave() {
     primary.append(b"x").wait(Level::PeerDurable, LONG).unwrap();
 }
 
-/// A session's messages count for that session only.
-#[test]
-fn entries_of_another_session_count_for_nothing() {
-    let (a, b) = (Side::new(1), Side::new(2));
-    let receiving = Receiving::start(b.create(Role::Receiver), PLAIN);
-    let source = a.create(Role::Primary);
-    source
-        .open_run(journal::RunOpening { promote: None, reason: journal::Reason::Created, policy: Vec::new() })
-        .unwrap();
-    source.append(journal::Item::record(&[b"x"])).unwrap().durable().unwrap();
-    let entries = bytes(&source);
+/// A connection of the test's own on which entries may flow, as session 5.
+pub(crate) fn session(receiving: &Receiving) -> Dialogue {
     let mut dialogue = Dialogue::connect(&PLAIN, &receiving.address().to_string(), None).unwrap();
-    let own = greeting(&receiving);
+    let own = greeting(receiving);
     let from = own.end;
     dialogue.send(&Message::Greeting(Box::new(own))).unwrap();
     assert!(matches!(dialogue.receive(LONG), Ok(Message::Greeting(_))));
     dialogue.open();
     let agreement = wire::Agreement::Stream { from };
     dialogue.send(&Message::Start(wire::Start { session: 5, agreement })).unwrap();
+    dialogue
+}
+
+/// A log with these records, each synced.
+pub(crate) fn source(side: &Side, records: &[&[u8]]) -> journal::Journal {
+    let journal = side.create(Role::Primary);
+    let opening = journal::RunOpening { promote: None, reason: journal::Reason::Created, policy: Vec::new() };
+    journal.open_run(opening).unwrap();
+    for record in records {
+        journal.append(journal::Item::record(&[record])).unwrap().durable().unwrap();
+    }
+    journal
+}
+
+/// A session's messages count for that session only.
+#[test]
+fn entries_of_another_session_count_for_nothing() {
+    let (a, b) = (Side::new(1), Side::new(2));
+    let receiving = Receiving::start(b.create(Role::Receiver), PLAIN);
+    let source = source(&a, &[b"x"]);
+    let entries = bytes(&source);
+    let mut dialogue = session(&receiving);
+    let from = Lsn::ZERO;
     let send = |dialogue: &mut Dialogue, session| {
-        let message = Message::Entries { session, at: from.lsn, bytes: entries.clone().into() };
+        let message = Message::Entries { session, at: from, bytes: entries.clone().into() };
         dialogue.send(&message).unwrap();
     };
     send(&mut dialogue, 4);
     send(&mut dialogue, 5);
     let end = loop {
         match dialogue.receive(LONG).unwrap() {
-            Message::Ack(ack) if ack.received > from.lsn => break ack.received,
+            Message::Ack(ack) if ack.received > from => break ack.received,
             Message::Ack(_) | Message::Ready(_) | Message::Alive(_) => {}
             other => panic!("{other:?}"),
         }
@@ -182,33 +196,23 @@ fn entries_of_another_session_count_for_nothing() {
 fn a_flipped_byte_in_an_entry_never_reaches_the_log() {
     let (a, b) = (Side::new(1), Side::new(2));
     let receiving = Receiving::start(b.create(Role::Receiver), PLAIN);
-    let source = a.create(Role::Primary);
-    source
-        .open_run(journal::RunOpening { promote: None, reason: journal::Reason::Created, policy: Vec::new() })
-        .unwrap();
-    source.append(journal::Item::record(&[&[7; 300]])).unwrap().durable().unwrap();
+    let source = source(&a, &[&[7; 300]]);
     let mut entries = bytes(&source);
     let last = entries.len() - 100;
     entries[last] ^= 1;
-    let mut dialogue = Dialogue::connect(&PLAIN, &receiving.address().to_string(), None).unwrap();
-    let own = greeting(&receiving);
-    let from = own.end;
-    dialogue.send(&Message::Greeting(Box::new(own))).unwrap();
-    assert!(matches!(dialogue.receive(LONG), Ok(Message::Greeting(_))));
-    dialogue.open();
-    let agreement = wire::Agreement::Stream { from };
-    dialogue.send(&Message::Start(wire::Start { session: 5, agreement })).unwrap();
-    dialogue.send(&Message::Entries { session: 5, at: from.lsn, bytes: entries.into() }).unwrap();
+    let mut dialogue = session(&receiving);
+    let from = Lsn::ZERO;
+    dialogue.send(&Message::Entries { session: 5, at: from, bytes: entries.into() }).unwrap();
     let reason = loop {
         match dialogue.receive(LONG).unwrap() {
             Message::Bye { reason } => break reason,
-            Message::Ack(ack) => assert_eq!(ack.received, from.lsn),
+            Message::Ack(ack) => assert_eq!(ack.received, from),
             Message::Ready(_) | Message::Alive(_) => {}
             other => panic!("{other:?}"),
         }
     };
     assert!(reason.contains("does not match its checksum"), "{reason}");
-    assert_eq!(receiving.stream.journal().board().written(), from.lsn);
+    assert_eq!(receiving.stream.journal().board().written(), from);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -41,6 +42,7 @@ pub(crate) fn node(number: u8, name: &str) -> NodeInfo {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Held {
     shared: Arc<(Mutex<Order>, Condvar)>,
+    holding: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub(crate) enum Order {
     #[default]
     Work,
     Hold,
+    /// Hold syncs of the control file alone.
+    HoldControl,
     Fail,
     Full,
 }
@@ -58,9 +62,19 @@ impl Held {
         self.shared.1.notify_all();
     }
 
-    fn obey(&self) -> io::Result<()> {
-        let order = self.shared.0.lock().unwrap();
-        let order = self.shared.1.wait_while(order, |order| *order == Order::Hold).unwrap();
+    /// Syncs that are held back now.
+    pub(crate) fn holding(&self) -> usize {
+        self.holding.load(Ordering::SeqCst)
+    }
+
+    fn obey(&self, control: bool) -> io::Result<()> {
+        let held = |order: &Order| *order == Order::Hold || control && *order == Order::HoldControl;
+        let mut order = self.shared.0.lock().unwrap();
+        if held(&order) {
+            self.holding.fetch_add(1, Ordering::SeqCst);
+            order = self.shared.1.wait_while(order, |order| held(order)).unwrap();
+            self.holding.fetch_sub(1, Ordering::SeqCst);
+        }
         match *order {
             Order::Fail => Err(io::Error::from_raw_os_error(5)),
             _ => Ok(()),
@@ -76,18 +90,29 @@ impl Drop for Side {
 }
 
 #[derive(Debug)]
-struct HeldFile(Held, Arc<dyn StorageFile>);
+struct HeldFile {
+    disk: Held,
+    file: Arc<dyn StorageFile>,
+    control: bool,
+}
+
+impl HeldFile {
+    fn of(disk: &Held, path: &Path, file: Arc<dyn StorageFile>) -> Arc<dyn StorageFile> {
+        let control = path.file_name().is_some_and(|name| name == "control");
+        Arc::new(HeldFile { disk: disk.clone(), file, control })
+    }
+}
 
 impl Storage for Held {
     fn create(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn StorageFile>> {
         if *self.shared.0.lock().unwrap() == Order::Full {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        Ok(Arc::new(HeldFile(self.clone(), Disk.create(path, bytes)?)))
+        Ok(HeldFile::of(self, path, Disk.create(path, bytes)?))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
-        Ok(Arc::new(HeldFile(self.clone(), Disk.open(path)?)))
+        Ok(HeldFile::of(self, path, Disk.open(path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -113,16 +138,16 @@ impl Storage for Held {
 
 impl StorageFile for HeldFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.1.write_at(bytes, offset)
+        self.file.write_at(bytes, offset)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.obey()?;
-        self.1.sync()
+        self.disk.obey(self.control)?;
+        self.file.sync()
     }
 
     fn file(&self) -> &File {
-        self.1.file()
+        self.file.file()
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use journal::{Class, Level, Role, Term, TermSeen, WaitError};
+use journal::{Class, Level, Lsn, Role, Term, TermSeen, WaitError};
 use shipper::{Event, PeerState};
-use wire::{Mode, Refusal};
+use wire::{Ack, Announce, Dialogue, Message, Mode, Refusal};
 
+use super::intruders::{session, source};
 use super::sides::*;
 
 const LONG: Duration = HANGS_AFTER;
@@ -124,6 +125,58 @@ fn a_sync_that_hangs_is_seen_as_stalled_and_acknowledges_nothing_durable() {
     b.disk.order(Order::Work);
     ticket.wait(Level::PeerDurable, LONG).unwrap();
     until("it recovers", || primary.state() == PeerState::InSync);
+}
+
+#[test]
+fn a_semi_sync_peer_whose_syncs_hang_still_receives() {
+    let (a, b) = (Side::new(1), Side::new(2));
+    let receiving = Receiving::start(b.create(Role::Receiver), PLAIN);
+    let primary = Shipping::start(a.create(Role::Primary), PLAIN, vec![target(Mode::SemiSync, receiving.address())]);
+    primary.open();
+    primary.append(b"before").wait(Level::PeerDurable, LONG).unwrap();
+    b.disk.order(Order::Hold);
+    for _ in 0..50 {
+        primary.append(b"meanwhile").wait(Level::Received, LONG).unwrap();
+    }
+    b.disk.order(Order::Work);
+    primary.append(b"after").wait(Level::PeerDurable, LONG).unwrap();
+}
+
+/// A connection's thread once wrote down what was committed. The control file was in the middle of a sync on a disk that
+/// hung, and so nothing was received any more. The flush thread writes it down now.
+#[test]
+fn a_control_file_whose_sync_hangs_holds_up_no_acknowledgement_of_what_is_received() {
+    let (a, b) = (Side::new(1), Side::new(2));
+    let receiving = Receiving::start(b.create(Role::Receiver), PLAIN);
+    let source = source(&a, &[b"one", b"two"]);
+    let whole = bytes(&source);
+    let first = source.slice(Lsn::ZERO, whole.len() - 1).unwrap().unwrap();
+    let (end, whole_end) = (first.range().to, source.board().written());
+    let mut dialogue = session(&receiving);
+    let send = |dialogue: &mut Dialogue, at: Lsn, bytes: &[u8]| {
+        let bytes = bytes.to_vec().into();
+        dialogue.send(&Message::Entries { session: 5, at, bytes }).unwrap();
+    };
+    let acked = |dialogue: &mut Dialogue, done: &dyn Fn(&Ack) -> bool| loop {
+        match dialogue.receive(LONG).unwrap() {
+            Message::Ack(ack) if done(&ack) => break,
+            Message::Ack(_) | Message::Ready(_) | Message::Alive(_) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    send(&mut dialogue, Lsn::ZERO, &first);
+    acked(&mut dialogue, &|ack| ack.durable == end);
+
+    b.disk.order(Order::HoldControl);
+    until("the control file's sync hangs", || b.disk.holding() > 0);
+    let announce = Announce { session: 5, committed: end, ..Announce::default() };
+    dialogue.send(&Message::Announce(announce)).unwrap();
+    until("it may be applied", || *receiving.kept.applied_to.lock().unwrap() == end);
+    send(&mut dialogue, end, &whole[end.get() as usize..]);
+    acked(&mut dialogue, &|ack| ack.received == whole_end);
+    b.disk.order(Order::Work);
+    acked(&mut dialogue, &|ack| ack.durable == whole_end);
+    until("it is written down", || receiving.stream.journal().committed() == end);
 }
 
 #[test]

@@ -63,9 +63,9 @@ impl ReceiverStream {
                 }
             }
             Action::Apply { to } => {
-                if let Err(error) = self.journal.learn_committed(to) {
-                    self.fail(intake, &error.to_string());
-                }
+                // the flush thread writes it down: the control file may be in the middle of a sync, and what is only
+                // received must be acknowledged all the same
+                self.learnt.fetch_max(to.get(), Ordering::AcqRel);
                 self.keeper.apply(to);
             }
             // remembered with the next `Apply`: only what is durable here counts for anything
@@ -127,6 +127,15 @@ impl ReceiverStream {
         }
     }
 
+    /// Writes down how far the log is known to be committed.
+    fn note_learnt(&self) -> Result<(), String> {
+        let learnt = Lsn::new(self.learnt.load(Ordering::Acquire));
+        match learnt > self.journal.committed() {
+            true => self.journal.learn_committed(learnt).map_err(|error| error.to_string()),
+            false => Ok(()),
+        }
+    }
+
     /// The log couldn't be written, cut or read. After a failed sync it is over; else the primary tries again.
     pub(super) fn broken(&self, intake: &mut Intake, link: u64, error: &Error) {
         tracing::error!(stream = self.name(), %error, "receive");
@@ -169,6 +178,9 @@ pub(super) fn flush(journal: &Journal, stream: &Weak<ReceiverStream>) {
         if mine && journal.board().written() > durable {
             let told = stream.perform(Duty::Sync { generation });
             stream.step(|intake| told(intake));
+        }
+        if let Err(reason) = stream.note_learnt() {
+            stream.step(|intake| stream.fail(intake, &reason));
         }
         drop(stream);
         idle = !watch.wait(FLUSH_IDLE);
