@@ -4,19 +4,42 @@ use std::path::{Path, PathBuf};
 
 use crate::checker::Checker;
 use crate::nodes::{Daemon, Feed, primary, receiver};
+use crate::proxy::Proxy;
 use crate::support::run;
 
 /// Of these about half kill the primary, half the receiver.
 const CYCLES: usize = 40;
 const LINES_MAX: u64 = 400;
 
-/// Small deterministic dice: which side dies, and after how many acknowledgements.
-struct Dice(u64);
+/// Small deterministic dice.
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn new(seed: u64) -> Dice {
+        Dice(seed)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
+    }
+}
+
+/// What lies between the two.
+pub(crate) trait Network {
+    /// Where to connect to; `None`: directly.
+    fn address(&self) -> Option<&str>;
+}
+
+impl Network for () {
+    fn address(&self) -> Option<&str> {
+        None
+    }
+}
+
+impl Network for Proxy {
+    fn address(&self) -> Option<&str> {
+        Some(Proxy::address(self))
     }
 }
 
@@ -25,23 +48,31 @@ pub(crate) struct Pair {
     folder: tempfile::TempDir,
     mode: &'static str,
     listen: String,
+    to: String,
     primary: Option<Daemon>,
     receiver: Option<Daemon>,
 }
 
 impl Pair {
     pub(crate) fn start(mode: &'static str) -> Pair {
+        Pair::start_behind(mode, |_| ()).0
+    }
+
+    /// The primary reaches the receiver at the address that `network` says, if it says one.
+    pub(crate) fn start_behind<N: Network>(mode: &'static str, network: impl FnOnce(&str) -> N) -> (Pair, N) {
         let folder = tempfile::tempdir().unwrap();
         let receiver = receiver(&folder.path().join("r"), "127.0.0.1:0");
         let listen = receiver.listen().to_owned();
-        let mut pair = Pair { folder, mode, listen, primary: None, receiver: Some(receiver) };
+        let network = network(&listen);
+        let to = network.address().unwrap_or(&listen).to_owned();
+        let mut pair = Pair { folder, mode, listen, to, primary: None, receiver: Some(receiver) };
         pair.start_primary();
-        pair
+        (pair, network)
     }
 
     pub(crate) fn start_primary(&mut self) {
         self.primary = None;
-        let to = self.listen.clone();
+        let to = self.to.clone();
         self.primary = Some(primary(&self.data("p"), &["--to", &to, "--mode", self.mode]));
     }
 

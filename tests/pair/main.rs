@@ -7,4 +7,6 @@ mod support;
 
 mod checker;
 mod kills;
+mod network;
+mod proxy;
 mod syncs;
