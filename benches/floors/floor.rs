@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use journal::crc32c;
@@ -19,40 +19,63 @@ const BUFFER_BYTES: usize = 256 << 10;
 pub(crate) struct Recycled {
     file: File,
     at: u64,
+    /// Behind its end: from its beginning again, or into the next new file here.
+    next: Option<(PathBuf, u32)>,
+    /// Full files that were not synced since they were written.
+    full: Vec<File>,
 }
 
 impl Recycled {
     pub(crate) fn new(dir: &Path, name: &str) -> Recycled {
-        let path = dir.join(name);
-        let file = File::options().read(true).write(true).create_new(true).open(path).expect("create a file");
-        let piece = vec![0; 1 << 20];
-        for offset in (0..FILE_BYTES).step_by(piece.len()) {
-            file.write_all_at(&piece, offset).expect("write");
-        }
-        file.sync_all().expect("sync");
-        Recycled { file, at: 0 }
+        Recycled { file: whole_file(&dir.join(name)), at: 0, next: None, full: Vec::new() }
+    }
+
+    /// There is nothing to recycle yet: each further file is made, written whole and synced when it is needed.
+    pub(crate) fn rolling(dir: &Path, name: &str) -> Recycled {
+        Recycled { next: Some((dir.join(name), 1)), ..Recycled::new(dir, name) }
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) {
-        if self.at + bytes.len() as u64 > FILE_BYTES {
-            self.at = 0;
-        }
+        self.make_room(bytes.len());
         self.file.write_all_at(bytes, self.at).expect("write");
         self.at += bytes.len() as u64;
     }
 
-    /// The next bytes of it, from the beginning again behind its end.
+    /// The next bytes of it.
     pub(crate) fn read(&mut self, bytes: &mut [u8]) {
-        if self.at + bytes.len() as u64 > FILE_BYTES {
-            self.at = 0;
-        }
+        self.make_room(bytes.len());
         self.file.read_exact_at(bytes, self.at).expect("read");
         self.at += bytes.len() as u64;
     }
 
-    pub(crate) fn sync(&self) {
+    fn make_room(&mut self, bytes: usize) {
+        if self.at + bytes as u64 <= FILE_BYTES {
+            return;
+        }
+        self.at = 0;
+        if let Some((path, number)) = &mut self.next {
+            let next = whole_file(&path.with_extension(number.to_string()));
+            self.full.push(std::mem::replace(&mut self.file, next));
+            *number += 1;
+        }
+    }
+
+    pub(crate) fn sync(&mut self) {
+        for full in self.full.drain(..) {
+            full.sync_data().expect("sync");
+        }
         self.file.sync_data().expect("sync");
     }
+}
+
+fn whole_file(path: &Path) -> File {
+    let file = File::options().read(true).write(true).create_new(true).open(path).expect("create a file");
+    let piece = vec![0; 1 << 20];
+    for offset in (0..FILE_BYTES).step_by(piece.len()) {
+        file.write_all_at(&piece, offset).expect("write");
+    }
+    file.sync_all().expect("sync");
+    file
 }
 
 /// One pwrite and one fdatasync per group.
@@ -64,8 +87,7 @@ impl Commit for Recycled {
 }
 
 /// Computes an entry's checksum, copies it into a buffer and writes that when it is full.
-pub(crate) fn buffered(dir: &Path, entry: &[u8], count: u64) -> Sample {
-    let mut file = Recycled::new(dir, "floor");
+pub(crate) fn buffered(mut file: Recycled, entry: &[u8], count: u64) -> Sample {
     let mut buffer = Vec::with_capacity(BUFFER_BYTES + entry.len());
     let begun = Instant::now();
     for _ in 0..count {
@@ -77,26 +99,6 @@ pub(crate) fn buffered(dir: &Path, entry: &[u8], count: u64) -> Sample {
         }
     }
     file.write(&buffer);
-    Sample::whole(count, begun.elapsed())
-}
-
-/// The same without anything to recycle: each file is written whole with zeros and synced before its first entry.
-pub(crate) fn new_files(dir: &Path, entry: &[u8], count: u64) -> Sample {
-    let per_file = FILE_BYTES / entry.len() as u64;
-    let begun = Instant::now();
-    for (number, from) in (0..count).step_by(per_file as usize).enumerate() {
-        let mut file = Recycled::new(dir, &format!("floor-{number}"));
-        let mut buffer = Vec::with_capacity(BUFFER_BYTES + entry.len());
-        for _ in from..count.min(from + per_file) {
-            std::hint::black_box(crc32c(entry));
-            buffer.extend_from_slice(entry);
-            if buffer.len() >= BUFFER_BYTES {
-                file.write(&buffer);
-                buffer.clear();
-            }
-        }
-        file.write(&buffer);
-    }
     Sample::whole(count, begun.elapsed())
 }
 

@@ -33,10 +33,10 @@ pub(crate) fn both_sides(dir: &Path, writers: usize, answer: Answer) -> Sample {
     sample
 }
 
-/// A file of `bytes` goes over one connection and is synced there once, at the end.
+/// A file of `bytes` goes over one connection into new files, which are synced once, at the end.
 pub(crate) fn bulk(dir: &Path, bytes: u64) -> Sample {
     let mut kept = Recycled::new(dir, "local");
-    let (mut out, remote) = connect(Recycled::new(dir, "remote"), Answer::Received);
+    let (mut out, remote) = connect(Recycled::rolling(dir, "remote"), Answer::Received);
     let mut buffer = vec![0; READ_BYTES];
     let begun = Instant::now();
     let mut answers = out.try_clone().expect("a second handle");
