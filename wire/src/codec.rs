@@ -216,9 +216,9 @@ fn put_greeting(put: &mut Put<'_>, greeting: &Greeting) {
         put.u32(opening.epoch.run);
         put.u64(opening.term_id);
         put.u64(opening.run_id);
-        put.bytes(opening.node.as_bytes());
         put.lsn(opening.first);
         put.u64(opening.chain_in.get());
+        put.bytes(opening.node.as_bytes());
     }
 }
 
@@ -258,9 +258,9 @@ fn take_history(take: &mut Take<'_>) -> Field<History> {
             epoch: Epoch { term: Term(bytes.u32("history")?), run: bytes.u32("history")? },
             term_id: bytes.u64("history")?,
             run_id: bytes.u64("history")?,
-            node: bytes.node("history")?,
             first: bytes.lsn("history")?,
             chain_in: bytes.chain("history")?,
+            node: bytes.node("history")?,
         });
     }
     History::from_openings(openings).ok_or("order of its history")

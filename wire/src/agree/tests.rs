@@ -182,7 +182,7 @@ fn who_is_refused() {
     assert_eq!(refused(&|r| r.stream = stream), Refusal::Stream { primary: StreamId::default(), receiver: stream });
     assert_eq!(refused(&|r| r.node.id = primary.node.id), Refusal::SameNode { node: primary.node.id });
     let small = Geometry::new(1 << 16).unwrap();
-    let geometry = Refusal::Geometry { primary: 64 << 20, receiver: 64 << 10 };
+    let geometry = Refusal::Geometry { primary: Geometry::default().body_bytes(), receiver: 64 << 10 };
     assert_eq!(refused(&|r| r.geometry = small), geometry);
     let higher = TermSeen { term: Term(2), id: 5 };
     assert_eq!(refused(&|r| r.term = higher), Refusal::Fenced { primary: primary.term, receiver: higher });

@@ -5,14 +5,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use journal::{Class, Lsn};
+use journal::{Chain, Class, Epoch, Geometry, History, Lsn, NodeId, Opening, StreamId, Term, TermSeen, Time};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::messages::{lsn, message};
 use crate::error::Error;
-use crate::message::{Ack, Message, PROTOCOL, Refusal};
+use crate::message::*;
 use crate::{CONTROL_BYTES_MAX, ENTRIES_BYTES_MAX, Frame, Reader, Writer};
 
 /// Hands out bytes in pieces of the given sizes, over and over; then ends.
@@ -297,6 +297,90 @@ fn long_texts_for_people_are_cut_at_a_character() {
     let (messages, _) = read_all(laid(&[Message::Bye { reason: reason.clone() }]), vec![999]);
     let [Message::Bye { reason: cut }] = &messages[..] else { panic!("{messages:?}") };
     assert_eq!(*cut, reason[..1023]);
+}
+
+/// The bytes of version 1, laid by hand from docs/FORMAT.md: they stay what they are.
+#[test]
+fn version_one_keeps_its_bytes() {
+    let place = Place { lsn: Lsn::new(5), chain: Chain::from_u64(6) };
+    let term = TermSeen { term: Term(1), id: 3 };
+    let opening = Opening {
+        epoch: Epoch { term: Term(1), run: 2 },
+        term_id: 3,
+        run_id: 4,
+        node: NodeId::from_bytes([9; 16]),
+        first: Lsn::new(5),
+        chain_in: Chain::from_u64(6),
+    };
+    let greeting = Greeting {
+        protocol: 1,
+        stream: StreamId::from_bytes([1; 16]),
+        stream_name: "log".into(),
+        geometry: Geometry::new(64 << 10).unwrap(),
+        node: NodeInfo { id: NodeId::from_bytes([2; 16]), name: "a".into(), start_id: 7, boot_id: [8; 16] },
+        mode: Mode::Sync,
+        term,
+        opened: true,
+        history: History::from_openings(vec![opening]).unwrap(),
+        start: Lsn::ZERO,
+        end: place,
+        durable: Lsn::new(7),
+        committed: Lsn::new(8),
+        applied: Lsn::new(9),
+        remembers: Some(place),
+        clock: Time::from_nanos(10),
+    };
+    let cut = Refusal::CutBelowCommitted { to: Lsn::new(1), committed: Lsn::new(2) };
+    let start = Start { session: 5, agreement: Agreement::TakeBack { from: place, to: Lsn::new(7) } };
+    let ack = Ack {
+        session: 1,
+        received: Lsn::new(2),
+        durable: Lsn::new(3),
+        durable_chain: Chain::from_u64(4),
+        applied: Lsn::new(5),
+        checkpoint: Lsn::new(6),
+    };
+    let table = [
+        (
+            Message::Greeting(Box::new(greeting)),
+            "54570101d9000000d2938fc145249c5a01000101010101010101010101010101010103006c6f67000001000202020202\
+             020202020202020202020201006107000000000000000808080808080808080808080808080802010000000300000000\
+             000000010000000000000000050000000000000006000000000000000700000000000000080000000000000009000000\
+             0000000001050000000000000006000000000000000a0000000000000001000000010000000200000003000000000000\
+             0004000000000000000500000000000000060000000000000009090909090909090909090909090909",
+        ),
+        (
+            Message::Refused(cut),
+            "54570102b40000001233a9c8240eba8309a10074686520726563656976657220776f756c64206861766520746f206375\
+             7420697473206c6f6720746f204c534e20312c20627574206974206b6e6f77732065766572797468696e672075702074\
+             6f203220746f20626520636f6d6d69747465642e2072656a6f696e206f6e2074686520726563656976657220616c6c6f\
+             777320697420616e64206b6565707320746865207461696c2061732061206272616e6368010000000000000002000000\
+             00000000",
+        ),
+        (
+            Message::Start(start),
+            "545701032100000017d80775ee64620b0500000000000000020500000000000000060000000000000007000000000000\
+             00",
+        ),
+        (
+            entries(5, 6, b"entries!"),
+            "5457010518000000dc431dc50a9156c905000000000000000600000000000000656e747269657321",
+        ),
+        (
+            Message::Ack(ack),
+            "5457010630000000ab34a8a9b69176fb0100000000000000020000000000000003000000000000000400000000000000\
+             05000000000000000600000000000000",
+        ),
+        (
+            Message::DepotState(DepotState { end: None, term }),
+            "545701111d0000006181cba12c96dec10000000000000000000000000000000000010000000300000000000000",
+        ),
+    ];
+    for (message, expected) in table {
+        let bytes = laid(std::slice::from_ref(&message));
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, expected, "{message:?}");
+    }
 }
 
 /// Takes a few bytes per write, then makes the writer wait once.
