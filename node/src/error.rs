@@ -147,6 +147,8 @@ pub enum Error {
         waits_for: Vec<String>,
         /// What went wrong, if something did.
         trouble: Option<String>,
+        /// A peer that won't connect however long one waits: who must act.
+        refused: Option<Class>,
     },
     /// A higher term exists.
     #[error("fenced: term {by} exists. This node acknowledges nothing any more")]
@@ -197,7 +199,8 @@ pub enum Error {
 
 fn not_ready(waits_for: &[String], trouble: Option<&str>) -> String {
     match (trouble, waits_for) {
-        (Some(trouble), _) => trouble.to_owned(),
+        (Some(trouble), []) => trouble.to_owned(),
+        (Some(trouble), peers) => format!("it waits for {} to connect, but {trouble}", peers.join(" and ")),
         (None, []) => "it is starting".into(),
         (None, peers) => format!("it waits for {} to connect", peers.join(" and ")),
     }
@@ -234,7 +237,8 @@ impl Error {
             Error::Shipper(error) => error.class(),
             Error::Wire(error) => error.class(),
             Error::Listen { .. } | Error::Schedule(_) => Class::Config,
-            Error::NotReady { .. } | Error::Closed => Class::Unknown,
+            Error::NotReady { refused, .. } => refused.unwrap_or(Class::Unknown),
+            Error::Closed => Class::Unknown,
             Error::Fenced { .. } => Class::Fenced,
             Error::Failed { .. } => Class::Io,
             Error::NotPrimary { .. } => Class::Refused,

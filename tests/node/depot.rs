@@ -4,10 +4,10 @@ use std::path::Path;
 
 use archive::Depot;
 use journal::Class;
-use node::control::{Level, Ship, ShipWhen, Until};
+use node::control::{From, Level, Ship, ShipWhen, TailFrom, Until};
 use node::{DepotAt, DepotOptions, Options};
 
-use crate::support::{LONG, STREAM, primary, receiver, start};
+use crate::support::{LONG, STREAM, primary, receiver, start, until};
 
 const NEVER: &str = "every 1d";
 
@@ -79,4 +79,31 @@ fn a_stream_without_a_depot_and_a_schedule_of_nonsense_are_said_as_such() {
     let options = with_depot(primary(dir.path(), "b", []), DepotAt::Folder("/nowhere".into()), "when I like");
     let error = crate::support::try_start(options).map(|_| ()).expect_err("no schedule");
     assert_eq!(error.class(), Class::Config, "{error}");
+}
+
+/// With a budget, log that lies in the depot and is safe at the peer makes room; the stream goes on.
+#[test]
+fn a_budget_gives_up_what_is_safe_elsewhere_and_nothing_else() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let b = start(receiver(dir.path(), "b", None));
+    let depot = dir.path().join("depot");
+    let mut options = with_depot(primary(dir.path(), "a", [b.peer()]), DepotAt::Folder(depot), NEVER);
+    options.streams[0].segment_bytes = Some(64 << 10);
+    options.streams[0].budget_bytes = Some(2 << 20);
+    let a = start(options);
+    let record = "x".repeat(10_000);
+    let records: Vec<&str> = std::iter::repeat_n(record.as_str(), 120).collect();
+    a.append(Level::PeerDurable, LONG, &records).expect("acknowledged");
+    assert_eq!(a.stream().at.start, 0, "nothing lies in the depot yet");
+    a.client().ship(ship_now()).expect("shipped");
+    until(|| a.stream().at.start > 0);
+    // more than the budget in all
+    for _ in 0..6 {
+        a.append(Level::PeerDurable, LONG, &records[..30]).expect("acknowledged");
+        a.client().ship(ship_now()).expect("shipped");
+        until(|| a.stream().at.written - a.stream().at.start < 1_300_000);
+    }
+    let from = TailFrom { stream: STREAM.into(), from: From::Start, follow: false };
+    let mut tail = a.client().tail(from).expect("a tail");
+    assert!(tail.next_record().expect("no error").is_some());
 }

@@ -50,7 +50,8 @@ fn an_asynchronous_peer_is_not_waited_for() {
     let a = start(primary(dir.path(), "a", [node::PeerOptions::at(&address).asynchronous()]));
     let acked = a.append(Level::Committed, LONG, &["x"]).expect("acknowledged");
     assert!(!acked.alone);
-    assert_eq!(class(a.append(Level::PeerDurable, SHORT, &["x"])), Class::Unknown);
+    // it promises nothing, so nothing can be waited for
+    assert_eq!(class(a.append(Level::PeerDurable, LONG, &["x"])), Class::Usage);
 }
 
 /// Whoever starts the primary and says nothing of peers must not get past the gate by that.

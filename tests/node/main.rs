@@ -7,3 +7,4 @@ mod pair;
 mod promotion;
 mod single;
 mod support;
+mod tls;

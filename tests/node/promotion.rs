@@ -128,3 +128,24 @@ fn a_fenced_node_is_promoted_only_with_the_word_and_fences_the_other() {
     assert_eq!(class(b.append(Level::Written, SHORT, &["late"])), Class::Fenced);
     a.append(Level::Durable, LONG, &["two"]).expect("acknowledged");
 }
+
+/// Members that know each other: the promoted one dials the old primary, which learns of the higher term by that.
+#[test]
+fn a_promoted_member_tells_the_old_primary_by_itself() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut b = receiver(dir.path(), "b", None);
+    let address = start(b.clone()).address();
+    b.listen = Some(address.clone());
+    let a = start(primary(dir.path(), "a", [node::PeerOptions::at(&address).asynchronous()]));
+    let mut stream = node::StreamOptions::new(crate::support::STREAM, node::FirstRole::Receiver);
+    stream.peers = vec![a.peer()];
+    b.streams = vec![stream];
+    let b = start(b);
+    a.append(Level::Durable, LONG, &["one"]).expect("acknowledged");
+    a.wait(node::control::Until::InSync);
+    let promoted = b.promote(false).expect("promoted");
+    assert!(promoted.loss.iter().any(|line| line.contains("asynchronous")), "{promoted:?}");
+    a.wait_state(State::Fenced);
+    assert_eq!(b.records(), ["one"]);
+    assert!(b.append(Level::Committed, LONG, &["two"]).expect("acknowledged").alone);
+}

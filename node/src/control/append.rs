@@ -17,7 +17,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use journal::{Class, Flags, Lsn};
+use journal::{Class, Flags, HEADER_BYTES, Lsn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::frame::{FRAME_HEAD_BYTES, FrameHead, FrameKind};
@@ -26,7 +26,7 @@ use super::server::say;
 use super::service::{Appender, Incoming, Patience};
 use crate::stop::Stop;
 
-/// Payload bytes appended and not acknowledged before reading stops.
+/// Bytes appended and not acknowledged before reading stops.
 const WINDOW_BYTES: u64 = 8 << 20;
 /// What one read asks for, and so about the largest group.
 const READ_BYTES: usize = 256 << 10;
@@ -107,7 +107,8 @@ impl Session<'_> {
             return Ok(());
         }
         let lsn = self.appender.append(&taken.records)?;
-        let bytes = taken.records.iter().map(|(_, payload)| payload.len() as u64).sum();
+        // an empty record takes its header in the log
+        let bytes = taken.records.iter().map(|(_, payload)| (HEADER_BYTES + payload.len()) as u64).sum();
         self.window.add(taken.records.len() as u64, lsn, bytes);
         Ok(())
     }

@@ -25,6 +25,7 @@ pub(crate) use self::replica::Replica;
 pub(crate) use self::settled::{Settled, boot_id};
 use crate::data::StreamFolder;
 use crate::error::Result;
+use crate::stream::prune;
 
 /// A stream that is received and applied.
 #[derive(Debug)]
@@ -96,6 +97,17 @@ impl Receiving {
     pub(crate) fn in_sync(&self) -> bool {
         let now = self.stream.status();
         now.announced.is_some_and(|announced| now.durable >= announced.durable)
+    }
+
+    /// What is to be done now and then. `keep_bytes`: about so much log is kept at least.
+    pub(crate) fn tick(&self, keep_bytes: Option<u64>) -> Result<()> {
+        // without a primary nobody says what others still need
+        match self.stream.status().announced {
+            Some(announced) => {
+                prune(&self.journal, keep_bytes, self.keeper.replica().checkpoint().min(announced.floor))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Ends the connection to the primary for good and takes nothing more of it: this node is to become `instead` in

@@ -1,6 +1,6 @@
 //! `append` from the control socket into a stream.
 
-use journal::{Level, Lsn, WaitError};
+use journal::{Class, Level, Lsn, WaitError};
 
 use crate::control::{self, Appender, Failure, Incoming, Patience, Reach};
 use crate::error::{Error, Result};
@@ -15,7 +15,13 @@ pub(super) struct StreamAppender {
 
 impl StreamAppender {
     /// Waits for the start gate first: before it nothing is taken.
-    pub(super) fn new(stream: Stream, record_bytes_max: usize, patience: &Patience<'_>) -> Result<StreamAppender> {
+    pub(super) fn new(
+        stream: Stream,
+        level: control::Level,
+        record_bytes_max: usize,
+        patience: &Patience<'_>,
+    ) -> Result<StreamAppender, Failure> {
+        reachable(&stream, level)?;
         wait_ready(&stream, patience)?;
         Ok(StreamAppender { stream, record_bytes_max })
     }
@@ -33,6 +39,16 @@ impl Appender for StreamAppender {
     fn wait(&self, lsn: Lsn, level: control::Level, patience: &Patience<'_>) -> Result<Reach, Failure> {
         wait(&self.stream, lsn, level, patience)
     }
+}
+
+/// An error for a level that can't be reached, however long one waits.
+pub(super) fn reachable(stream: &Stream, level: control::Level) -> Result<(), Failure> {
+    let of_peers = matches!(level, control::Level::Received | control::Level::PeerDurable);
+    if !of_peers || stream.primary().has_required() {
+        return Ok(());
+    }
+    let message = format!("{} asks no peer for a promise: nothing ever reaches {level}", stream.name());
+    Err(Failure::new(Class::Usage, message).hint("wait for durable, or give it a peer: --to HOST:PORT,mode=sync"))
 }
 
 /// Blocks until the start gate is open.

@@ -77,7 +77,7 @@ pub fn run(options: Options, stop: &Stop, ready: impl FnOnce(&Ready)) -> Result<
     // no service manager is no error
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     while !stop.wait(Some(LOOK_EVERY)) {
-        node.look_for_failures();
+        node.look_after_streams();
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     if control.join().is_err() {
@@ -137,9 +137,12 @@ impl Node {
         Ok(())
     }
 
-    /// A failed sync is final: the node ends, so that nobody takes it for a healthy one.
-    fn look_for_failures(&self) {
+    /// Housekeeping. And a failed sync is final: the node ends, so that nobody takes it for a healthy one.
+    fn look_after_streams(&self) {
         let places: Vec<_> = self.places().values().cloned().collect();
+        for place in &places {
+            place.tick(self);
+        }
         let failed = places.iter().find_map(|place| place.failure());
         if let Some(error) = failed {
             tracing::error!(%error, "a stream failed for good: this node ends");

@@ -11,7 +11,7 @@ use super::{Node, listen, random};
 use crate::control::{Failure, Promote, Promoted};
 use crate::data::StreamFolder;
 use crate::error::{Error, Result};
-use crate::options::StreamOptions;
+use crate::options::{FirstRole, StreamOptions};
 use crate::promotion::{self, Before};
 use crate::receiving::Receiving;
 use crate::status::{RoleName, State, StreamStatus};
@@ -131,10 +131,12 @@ impl Place {
         }
     }
 
-    pub(super) fn ready(&self) -> ReadyStream {
+    pub(super) fn ready(&self, node: &Node) -> ReadyStream {
         let status = self.status();
         let to = status.destinations.iter().map(|to| format!("{} ({} {})", to.name, to.kind, to.mode)).collect();
-        ReadyStream { name: self.name.clone(), role: status.role, to }
+        let wanted = node.wanted(&self.name).is_some_and(|wanted| wanted.first == FirstRole::Primary);
+        let overruled = wanted && status.role != RoleName::Primary;
+        ReadyStream { name: self.name.clone(), role: status.role, to, overruled }
     }
 
     /// What answers the greeting of a primary.
@@ -148,15 +150,26 @@ impl Place {
         listen::refusing(node, &self.name, journal)
     }
 
+    /// What is to be done now and then.
+    pub(super) fn tick(&self, node: &Node) {
+        // half of the budget is kept: the rest is for what arrives while somebody lags
+        let keep_bytes = node.wanted(&self.name).and_then(|wanted| wanted.budget_bytes).map(|bytes| bytes / 2);
+        let done = match &*self.running() {
+            Running::Primary(stream) => stream.primary().tick(keep_bytes),
+            Running::Receiver(receiving) => receiving.tick(keep_bytes),
+            Running::Fenced(_) | Running::Closed => Ok(()),
+        };
+        if let Err(error) = done {
+            tracing::warn!(stream = self.name, %error, "prune");
+        }
+    }
+
     /// Why the stream failed for good, if it did.
     pub(super) fn failure(&self) -> Option<Error> {
         if let Running::Receiver(receiving) = &*self.running()
             && let Some(reason) = receiving.failure()
         {
             return Some(Error::Failed { path: receiving.journal().dir().to_owned(), reason });
-        }
-        if let Running::Primary(stream) = &*self.running() {
-            stream.primary().tick();
         }
         let journal = self.journal().ok()?;
         match journal.board().ended()? {

@@ -31,6 +31,8 @@ pub struct ReadyStream {
     pub role: RoleName,
     /// Peers and depots, with what is asked of them.
     pub to: Vec<String>,
+    /// The options make this node its primary, and the control file says otherwise: that decides.
+    pub overruled: bool,
 }
 
 /// How a node ended.
@@ -46,7 +48,7 @@ pub struct Stopped {
 
 impl Node {
     pub(super) fn ready(&self) -> Ready {
-        let streams = self.places().values().map(|place| place.ready()).collect();
+        let streams = self.places().values().map(|place| place.ready(self)).collect();
         Ready {
             node: self.data.name().to_owned(),
             data: self.data.path().to_owned(),
@@ -73,6 +75,13 @@ impl fmt::Display for Ready {
         for stream in &self.streams {
             let to = if stream.to.is_empty() { String::new() } else { format!(", to {}", stream.to.join(", ")) };
             writeln!(f, "{}: {}{to}", stream.name, stream.role)?;
+            if stream.overruled {
+                writeln!(
+                    f,
+                    "{}: it was to start as the primary, but this node is not; see: towline promote",
+                    stream.name
+                )?;
+            }
         }
         let primary = self.streams.iter().find(|stream| stream.role == RoleName::Primary);
         match (primary, &self.listen) {

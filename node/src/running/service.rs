@@ -40,6 +40,7 @@ impl Service for Node {
 
     fn mark(&self, mark: &Mark, patience: &Patience<'_>) -> Result<Marked, Failure> {
         let stream = self.place(&mark.stream)?.primary()?;
+        appender::reachable(&stream, mark.wait)?;
         appender::wait_ready(&stream, patience)?;
         let lsn = stream.mark(&mark.name)?.lsn();
         let reach = appender::wait(&stream, lsn, mark.wait, patience)?;
@@ -71,7 +72,7 @@ impl Service for Node {
         let stream = self.place(&append.stream)?.primary()?;
         let bytes_max =
             self.wanted(&append.stream).and_then(|wanted| wanted.record_bytes_max).unwrap_or(RECORD_BYTES_MAX_DEFAULT);
-        Ok(Arc::new(StreamAppender::new(stream, bytes_max, patience)?))
+        Ok(Arc::new(StreamAppender::new(stream, append.wait, bytes_max, patience)?))
     }
 
     fn tailer(&self, tail: &TailFrom) -> Result<Box<dyn Tailer>, Failure> {

@@ -10,7 +10,7 @@ impl Display for NodeStatus {
         writeln!(f, "data {}", self.data.display())?;
         match &self.listen {
             Some(listen) => writeln!(f, "listens on {listen}")?,
-            None => writeln!(f, "listens on nothing: no primary can reach it")?,
+            None => writeln!(f, "listens on nothing")?,
         }
         if self.streams.is_empty() {
             writeln!(f, "no streams yet: the first greeting of a primary makes one")?;

@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use journal::{Epoch, Journal, Level, Lsn, Reason, Remote, Role, RunOpening, TermSeen, WaitError};
-use shipper::{Event, Links, LinksOptions, Loss, PeerOptions as PeerCore, PeerStatus, Policy, Target, WaitShipped};
+use journal::{Class, End, Epoch, Journal, Level, Lsn, Reason, Remote, Role, RunOpening, TermSeen, WaitError};
+use shipper::{
+    Event, Links, LinksOptions, Loss, PeerOptions as PeerCore, PeerState, PeerStatus, Policy, Target, WaitShipped,
+};
 use wire::Mode;
 
 use super::depots::Depots;
@@ -245,8 +247,8 @@ impl Primary {
         self.links.get().is_none_or(|links| links.status().peers.iter().all(holds))
     }
 
-    /// What is to be done now and then.
-    pub(crate) fn tick(&self) {
+    /// What is to be done now and then. `keep_bytes`: about so much log is kept at least.
+    pub(crate) fn tick(&self, keep_bytes: Option<u64>) -> Result<()> {
         let owed = self.depots.owed();
         // each call wakes the link thread
         if let Some(links) = self.links.get()
@@ -254,6 +256,12 @@ impl Primary {
         {
             links.set_depot_floor(owed);
         }
+        // records that lie in no depot are kept nowhere else for good: they are not given up for space
+        if self.has_depots() {
+            let floor = self.links.get().map_or(Lsn::MAX, Links::floor);
+            prune(&self.journal, keep_bytes, owed.min(floor))?;
+        }
+        Ok(())
     }
 
     pub(super) fn trouble(&self) -> Option<String> {
@@ -333,13 +341,36 @@ impl Primary {
         if let Some(end) = self.journal.board().ended() {
             return ended(end, &self.journal);
         }
-        Error::NotReady { stream: self.name.clone(), waits_for: self.waits_for(), trouble: self.trouble() }
+        let refused = self.refused();
+        Error::NotReady {
+            stream: self.name.clone(),
+            waits_for: self.waits_for(),
+            trouble: self.trouble().or_else(|| refused.as_ref().map(|(_, text)| text.clone())),
+            refused: refused.map(|(class, _)| class),
+        }
+    }
+
+    /// Why a peer that is waited for won't connect, when trying again doesn't help.
+    fn refused(&self) -> Option<(Class, String)> {
+        let status = self.links.get()?.status();
+        let waited = status.peers.into_iter().filter(|peer| status.waiting_for.contains(&peer.name));
+        let mut lasting = waited.filter_map(|peer| match (peer.state, peer.trouble) {
+            (PeerState::Refused(refusal), _) => Some((refusal.class(), format!("{} refused: {refusal}", peer.name))),
+            (_, Some(trouble)) if matches!(trouble.class, Class::Refused | Class::Incompatible) => {
+                Some((trouble.class, trouble.text))
+            }
+            _ => None,
+        });
+        lasting.next()
     }
 
     /// Ends links, then the journal. What waits ends as unknown.
     pub(super) fn close(&self) -> Result<()> {
         if let Some(links) = self.links.get() {
-            links.stop("the primary is stopping");
+            match self.journal.board().ended() {
+                Some(End::Failed(reason)) => links.stop(&format!("the primary failed: {reason}")),
+                _ => links.stop("the primary is stopping"),
+            }
         }
         self.depots.stop();
         Ok(self.journal.clone().close()?)
@@ -348,6 +379,17 @@ impl Primary {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Gives up log below `bound`, but keeps about `keep_bytes` of it; all of it without that bound.
+pub(crate) fn prune(journal: &Journal, keep_bytes: Option<u64>, bound: Lsn) -> Result<()> {
+    let Some(keep_bytes) = keep_bytes else { return Ok(()) };
+    let spare = journal.board().durable().get().saturating_sub(keep_bytes);
+    let below = bound.min(Lsn::new(spare));
+    if below.bytes_since(journal.start()) >= journal.geometry().body_bytes() {
+        journal.prune(below)?;
+    }
+    Ok(())
 }
 
 /// Makes a higher term durable, and this node its primary. What follows is a start like any other.
