@@ -49,6 +49,14 @@ fn a_half_open_connection_gives_way_to_a_newer_one_of_the_same_primary() {
     let primary = Shipping::start(a.create(Role::Primary), PLAIN, vec![target(Mode::Sync, receiving.address())]);
     primary.open();
     primary.append(b"x").wait(Level::PeerDurable, LONG).unwrap();
+    // and is closed, though it never says anything
+    let ended = loop {
+        match silent.receive(LONG) {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert!(!matches!(ended, wire::Error::Timeout { .. }), "{ended}");
 }
 
 #[test]

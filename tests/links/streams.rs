@@ -142,8 +142,10 @@ fn a_longer_tail_is_taken_back_before_a_run_is_opened() {
     let primary = Shipping::start(a.create(Role::Primary), PLAIN, vec![target(Mode::Sync, receiving.address())]);
     primary.open();
     let kept = primary.append(b"kept").lsn();
-    for _ in 0..20 {
-        primary.append(&vec![6; 30_000]).wait(Level::PeerDurable, LONG).unwrap();
+    // more than is queued for a socket at once
+    let tickets: Vec<_> = (0..100).map(|_| primary.append(&vec![6; 50_000])).collect();
+    for ticket in tickets {
+        ticket.wait(Level::PeerDurable, LONG).unwrap();
     }
     let whole = bytes(&primary.journal);
     primary.links.stop("restarts");
