@@ -59,17 +59,17 @@ struct Poison {
 }
 
 impl Records {
-    /// Opens the record file in `dir`, or makes an empty one that begins at LSN 0 if there is none and `remembered` is
-    /// zero. Blocking.
+    /// Opens the record file in `dir`, or makes an empty one that begins at LSN 0 if there is none. Blocking.
     ///
     /// `remembered` is the checkpoint that the journal keeps of this volume: a file that stops below it is an older copy
-    /// ([`Error::Behind`]), and so is none at all ([`Error::Absent`]). The file then stands at its own checkpoint: what
-    /// was written above it is cut, and the journal delivers it again. The whole index and the newest data are verified
-    /// first; on damage the files stay as they are.
+    /// ([`Error::Behind`]). Otherwise it stands at its own checkpoint: what was written above is cut, and the journal
+    /// delivers it again. The whole index and the newest data are verified first; on damage the files stay as they are.
+    /// A folder that somebody emptied is built again: the caller sees [`Machine::applied`] at 0 and lowers what the
+    /// journal remembers, so that nothing is pruned meanwhile.
     pub fn open(dir: &Path, identity: Identity, remembered: Lsn) -> Result<Records> {
         let index_path = dir.join(INDEX_FILE);
         if !index_path.try_exists().map_err(Error::io("look at", &index_path))? {
-            return Records::open_absent(dir, identity, remembered);
+            return Records::open_absent(dir, identity);
         }
         let file = RecordFile::open_with(dir, File::options().read(true).write(true))?;
         let slot = file.slot;
@@ -136,16 +136,15 @@ impl Records {
         self.data.capacity() + self.items.capacity()
     }
 
-    fn open_absent(dir: &Path, identity: Identity, remembered: Lsn) -> Result<Records> {
-        let absent = |what| Error::Absent { path: dir.join(INDEX_FILE), what };
-        if remembered > Lsn::ZERO {
-            return Err(absent(format!("but one was synced up to LSN {remembered}. Bring it back, or build it again")));
-        }
+    /// A new record file, unless there is data that lost its index: no crash leaves that, the index is there before the
+    /// first byte of data.
+    fn open_absent(dir: &Path, identity: Identity) -> Result<Records> {
         let data_bytes = fs::metadata(dir.join(DATA_FILE)).map_or(0, |found| found.len());
         if data_bytes > 0 {
-            return Err(absent(format!(
+            let what = format!(
                 "but {DATA_FILE} beside it has {data_bytes} bytes. Bring the index back, or remove {DATA_FILE} to build both again"
-            )));
+            );
+            return Err(Error::Absent { path: dir.join(INDEX_FILE), what });
         }
         Records::create(dir, identity, Lsn::ZERO)
     }
