@@ -63,6 +63,10 @@ impl Replica {
     pub(crate) fn start(journal: &Journal, folder: &Path) -> Result<Replica> {
         let identity = Identity { stream: journal.stream(), volume: VOLUME };
         let records = Records::open(folder, identity, journal.checkpoint())?;
+        if records.applied() < journal.checkpoint() {
+            tracing::warn!(folder = %folder.display(), "the record file is gone: it is built again from the journal");
+            journal.set_checkpoint(records.applied())?;
+        }
         let to = journal.committed().min(journal.board().durable());
         let shared = Arc::new(Shared {
             progress: OnceLock::new(),
@@ -300,6 +304,26 @@ mod tests {
         assert_eq!((replica.applied(), payloads(&records)), (first, vec!["one".to_owned()]));
         replica.stop();
         assert_eq!((replica.checkpoint(), journal.checkpoint()), (first, first));
+    }
+
+    /// The operator removed a damaged replica, as its error says: it comes back whole.
+    #[test]
+    fn a_removed_replica_is_built_again() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (log, records) = (dir.path().join("journal"), dir.path().join("records"));
+        let journal = journal(&log);
+        let end = append(&journal, "one");
+        let replica = Replica::start(&journal, &records).expect("a replica");
+        replica.apply_to(end);
+        wait_applied(&replica, end);
+        replica.stop();
+        assert_eq!(journal.checkpoint(), end);
+        std::fs::remove_dir_all(&records).expect("removed");
+        let replica = Replica::start(&journal, &records).expect("a replica");
+        replica.apply_to(end);
+        wait_applied(&replica, end);
+        replica.stop();
+        assert_eq!((payloads(&records), journal.checkpoint()), (vec!["one".to_owned()], end));
     }
 
     /// The log above the bound may be cut and replaced. A replay that had read on would apply what is gone.
