@@ -1,8 +1,19 @@
 //! Puts a stream together and changes its role; the control socket and the status model.
 //!
 //! ```text
-//!  command --control.sock--> [control] --> a stream of this node --> journal, shipper | receiver, volume
+//!  command --control.sock--> control --> running: Node --> a place for each stream
+//!                                                           |- Primary:  stream: Stream --> journal, links, depots (shipper)
+//!  other nodes ------------> receiver::Server ------------->|- Receiver: receiving: Receiving --> journal, replica (volume)
+//!                                                           `- Fenced:   journal
+//!  program ------------------> Stream::builder(journal) -------- the same Stream, without a node around it
 //! ```
+//!
+//! Guarantees: the role in a stream's control file beats options and command line; nothing is taken before the start gate
+//! is open, and nothing is acknowledged after a higher term was met or a sync failed; a promotion raises the term durably
+//! before anything is acknowledged in it; a data folder has one identity and one process.
+//!
+//! Not here: what an entry is (`journal`), when a write counts as committed (`shipper`), what is verified before it is
+//! written (`receiver`). Read [`run`] first, then `running::place` for what a node is for a stream.
 
 pub mod control;
 mod data;

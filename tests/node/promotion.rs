@@ -6,7 +6,7 @@ use journal::Class;
 use node::control::Level;
 use node::{Options, RoleName, State};
 
-use crate::support::{LONG, class, primary, receiver, start};
+use crate::support::{LONG, class, primary, receiver, start, until};
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -148,4 +148,42 @@ fn a_promoted_member_tells_the_old_primary_by_itself() {
     a.wait_state(State::Fenced);
     assert_eq!(b.records(), ["one"]);
     assert!(b.append(Level::Committed, LONG, &["two"]).expect("acknowledged").alone);
+}
+
+/// Entries of the old primary are under way when the promotion begins: each is either kept whole or not there, and none
+/// comes in behind the first entry of the new term.
+#[test]
+fn a_promotion_under_load_keeps_a_prefix_and_nothing_slips_in_behind_it() {
+    for round in 0..4 {
+        let dir = tempfile::tempdir().expect("a folder");
+        let b = start(receiver(dir.path(), "b", None));
+        let a = start(primary(dir.path(), "a", [b.peer().semi_sync()]));
+        let first = a.append(Level::Received, LONG, &["first"]).expect("acknowledged").lsn;
+        let (acked, promoted) = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let mut acked = first;
+                for number in 0.. {
+                    let records: Vec<String> = (0..100).map(|at| format!("{number} {at}")).collect();
+                    let records: Vec<&str> = records.iter().map(String::as_str).collect();
+                    match a.append(Level::Received, LONG, &records) {
+                        Ok(group) => acked = group.lsn,
+                        Err(failure) => {
+                            assert_eq!(failure.class(), Class::Fenced, "{failure}");
+                            break;
+                        }
+                    }
+                }
+                acked
+            });
+            until(|| a.stream().at.written > first + 50_000 * (round + 1));
+            let promoted = b.promote(false).expect("promoted");
+            (writer.join().expect("no panic"), promoted)
+        });
+        assert!(promoted.end >= acked, "acknowledged up to {acked}, kept up to {}", promoted.end);
+        b.append(Level::Committed, LONG, &["after"]).expect("acknowledged");
+        let (old, new) = (a.records(), b.records());
+        let kept = &new[..new.len() - 1];
+        assert!(old.starts_with(kept), "{} kept of {}", kept.len(), old.len());
+        assert_eq!(new.last().map(String::as_str), Some("after"));
+    }
 }

@@ -171,16 +171,13 @@ impl Primary {
         }
         let opening_now = self.state();
         let (Some(links), None) = (self.links.get(), self.epoch()) else {
-            return Err(Failure::new(
-                journal::Class::Refused,
-                format!("this node is the primary of {} already", self.name),
-            ));
+            return Err(Failure::new(Class::Refused, format!("this node is the primary of {} already", self.name)));
         };
         let before = Before { policy: Some(self.policy.clone()), ..Before::of(&self.name, &self.journal) };
         before.doubts_at_the_gate(&links.status().waiting_for).settle(&self.name, wanted.accept_loss)?;
         if wanted.wait_for_peer {
             let message = format!("{} waits for its peers as it is: start them", self.name);
-            return Err(Failure::new(journal::Class::Usage, message));
+            return Err(Failure::new(Class::Usage, message));
         }
         let kept = self.journal.sync().map_err(Error::from)?.lsn();
         let term = promotion::next_term(&self.journal, id)?;
@@ -355,7 +352,9 @@ impl Primary {
         let status = self.links.get()?.status();
         let waited = status.peers.into_iter().filter(|peer| status.waiting_for.contains(&peer.name));
         let mut lasting = waited.filter_map(|peer| match (peer.state, peer.trouble) {
-            (PeerState::Refused(refusal), _) => Some((refusal.class(), format!("{} refused: {refusal}", peer.name))),
+            (PeerState::Refused(refusal), _) if !refusal.is_transient() => {
+                Some((refusal.class(), format!("{} refused: {refusal}", peer.name)))
+            }
             (_, Some(trouble)) if matches!(trouble.class, Class::Refused | Class::Incompatible) => {
                 Some((trouble.class, trouble.text))
             }
