@@ -1,6 +1,6 @@
 //! What the libraries say while they work: on standard error, as much as was asked for.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
 
@@ -15,6 +15,7 @@ pub(crate) fn init(quiet: bool, verbose: u8) {
     };
     let filter = EnvFilter::try_from_env("TOWLINE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    let subscriber = subscriber.with_ansi(io::stderr().is_terminal());
     // a second subscriber in one process would be a mistake of ours, and no reason to stop
     let _ = subscriber.try_init();
 }

@@ -1,11 +1,12 @@
 //! A primary and the nodes it ships to.
 
+use std::fs;
 use std::path::Path;
 
 use tempfile::TempDir;
 
 use crate::daemon::Daemon;
-use crate::support::{run, run_with};
+use crate::support::{Ended, run, run_with};
 
 #[test]
 fn a_receiver_that_is_not_there_is_waited_for_and_nothing_is_acknowledged() {
@@ -14,13 +15,230 @@ fn a_receiver_that_is_not_there_is_waited_for_and_nothing_is_acknowledged() {
     // bound and never accepted on: nobody else can take the port meanwhile
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let mut primary = Daemon::start(["primary", "--data", &data, "--stream", "log", "--to", &nobody]);
-    primary.hear("next: ");
+    primary.hear("next");
     let words = ["append", "log", "--data", &data, "--acks", "--wait", "peer-durable", "--timeout", "2s"];
     let ended = run_with(words, b"x\n").expect(12).says("unknown").says(&nobody);
     assert_eq!(ended.stdout, "", "nothing is acknowledged");
     run(["status", "--data", &data, "--exit-code"]).expect(5).prints("waits for").prints(&nobody).prints("promote log");
     run(["wait", "log", "--for", "connected", "--timeout", "100ms", "--data", &data]).expect(12);
     primary.stop(Path::new(&data)).expect(0);
+}
+
+/// A primary `P` and a receiver `R` of the stream `log`.
+struct Pair {
+    folder: TempDir,
+    address: String,
+    flags: Vec<String>,
+    primary: Option<Daemon>,
+    receiver: Option<Daemon>,
+}
+
+impl Pair {
+    fn start(flags: &[&str]) -> Pair {
+        let mut pair = Pair {
+            folder: tempfile::tempdir().unwrap(),
+            address: "127.0.0.1:0".to_owned(),
+            flags: flags.iter().map(ToString::to_string).collect(),
+            primary: None,
+            receiver: None,
+        };
+        pair.start_receiver();
+        pair.start_primary();
+        pair
+    }
+
+    fn start_receiver(&mut self) {
+        let mut receiver = Daemon::start(["receiver", "--data", &self.data("R"), "--listen", &self.address]);
+        self.address = receiver.hear("listens on ");
+        receiver.hear("next");
+        self.receiver = Some(receiver);
+    }
+
+    fn start_primary(&mut self) {
+        let data = self.data("P");
+        let words = ["primary", "--data", &data, "--stream", "log", "--to", &self.address];
+        let mut primary = Daemon::start(words.into_iter().chain(self.flags.iter().map(String::as_str)));
+        primary.hear("next");
+        self.primary = Some(primary);
+    }
+
+    fn data(&self, node: &str) -> String {
+        path(&self.folder, node)
+    }
+
+    fn append(&self, input: &[u8], more: &[&str]) -> Ended {
+        run_with([&["append", "log", "--data", &self.data("P")], more].concat(), input)
+    }
+
+    fn restored(&self, from: &str) -> Vec<u8> {
+        let out = self.data("out");
+        run(["restore", "log", "--from", &self.data(from), "--to", &out, "--force"]).expect(0);
+        fs::read(out).unwrap()
+    }
+}
+
+#[test]
+fn a_file_is_on_both_sides_after_kill_9_of_both_in_every_mode() {
+    let input = fs::read("/etc/services").unwrap_or_else(|_| include_bytes!("peers.rs").to_vec());
+    for (mode, level) in [("sync", "peer-durable"), ("semi-sync", "received"), ("async", "durable")] {
+        let mut pair = Pair::start(&["--mode", mode]);
+        pair.append(&input, &["--wait", level, "--timeout", "60s"]).expect(0).prints(level);
+        if mode == "async" {
+            run(["wait", "log", "--for", "in-sync", "--timeout", "60s", "--data", &pair.data("P")]).expect(0);
+        }
+        pair.primary.take().unwrap().kill();
+        pair.receiver.take().unwrap().kill();
+        assert!(pair.restored("R") == input, "{mode}: the receiver's copy");
+        assert!(pair.restored("P") == input, "{mode}: the primary's copy");
+    }
+}
+
+#[test]
+fn a_vanished_peer_leaves_the_outcome_unknown() {
+    let mut pair = Pair::start(&[]);
+    pair.append(b"one\n", &["--wait", "peer-durable"]).expect(0);
+    pair.receiver.take().unwrap().kill();
+    pair.append(b"two\n", &["--wait", "peer-durable", "--timeout", "1s"]).expect(12).says("unknown").says("--lsn");
+    // it is asked again once the peer is back
+    pair.start_receiver();
+    run(["wait", "log", "--for", "durable", "--timeout", "60s", "--data", &pair.data("P")]).expect(0);
+    pair.primary.take().unwrap().kill();
+    assert_eq!(pair.restored("R"), b"one\ntwo\n");
+}
+
+#[test]
+fn alone_is_said_in_every_answer() {
+    let mut pair = Pair::start(&["--on-loss", "alone:200ms", "--dead-after", "500ms"]);
+    pair.append(b"together\n", &[]).expect(0);
+    pair.receiver.take().unwrap().kill();
+    pair.append(b"alone\n", &["--timeout", "60s"]).expect(5).prints("alone");
+    run(["status", "--data", &pair.data("P"), "--exit-code"]).expect(5).prints("alone");
+    // what a peer must hold is never said of a peer that is not there
+    pair.append(b"not there\n", &["--wait", "peer-durable", "--timeout", "500ms"]).expect(12);
+    pair.start_receiver();
+    let wait = ["wait", "log", "--for", "in-sync", "--timeout", "60s", "--data", &pair.data("P")];
+    // it counts again a moment after it has caught up: until then every answer goes on saying that it doesn't
+    let counts = (0..10_000).any(|_| match run(wait).code {
+        0 => true,
+        code => {
+            assert_eq!(code, 5);
+            false
+        }
+    });
+    assert!(counts, "the peer that is back never counts again");
+    pair.append(b"again\n", &["--timeout", "60s"]).expect(0);
+}
+
+#[test]
+fn a_promoted_receiver_fences_the_old_primary() {
+    let mut pair = Pair::start(&["--listen", "127.0.0.1:0"]);
+    pair.append(b"before\n", &["--wait", "peer-durable"]).expect(0);
+    pair.primary.take().unwrap().kill();
+    let promoted = run(["promote", "log", "--data", &pair.data("R")]).expect(0);
+    assert!(promoted.stdout.contains("term 2"), "{}", promoted.stdout);
+    run_with(["append", "log", "--data", &pair.data("R"), "--wait", "durable"], b"after\n").expect(5).prints("alone");
+    assert_eq!(run(["tail", "log", "--data", &pair.data("R")]).expect(0).stdout, "before\nafter\n");
+
+    pair.start_primary();
+    let ended = pair.append(b"never\n", &["--timeout", "60s"]).expect(14);
+    assert!(!ended.stdout.contains("appended"), "{}", ended.stdout);
+    run(["status", "--data", &pair.data("P")]).expect(0).prints("fenced");
+    // a restart changes nothing
+    pair.primary.take().unwrap().stop(Path::new(&pair.data("P"))).expect(0);
+    pair.start_primary();
+    pair.append(b"never\n", &["--timeout", "60s"]).expect(14);
+}
+
+#[test]
+fn links_are_encrypted_and_strangers_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| path(&folder, name);
+    for (ca, node) in [("ca", "p"), ("ca", "r"), ("other-ca", "stranger")] {
+        if !Path::new(&path(ca)).exists() {
+            run(["pki", "init", &path(ca)]).expect(0);
+        }
+        run(["pki", "issue", node, "--ca", &path(ca), "--out", &path(node)]).expect(0);
+    }
+    let receiver = ["receiver", "--data", &path("R"), "--listen", "127.0.0.1:0", "--tls", &path("r")];
+    let mut receiver = Daemon::start(receiver);
+    let to = receiver.hear("listens on ");
+    let primary = |data: &str, tls: &str| {
+        let words = ["primary", "--data", data, "--stream", "log", "--to", &to, "--tls", tls];
+        let mut primary = Daemon::start(words);
+        primary.hear("next");
+        primary
+    };
+    let node = primary(&path("P"), &path("p"));
+    run_with(["append", "log", "--data", &path("P"), "--wait", "peer-durable", "--timeout", "60s"], b"x\n").expect(0);
+    drop(node);
+
+    let stranger = primary(&path("S"), &path("stranger"));
+    let refused = ["wait", "log", "--for", "connected", "--timeout", "2s", "--data", &path("S")];
+    run(refused).expect(13).says("certificate");
+    run(["status", "--data", &path("S")]).expect(0).prints("certificate");
+    drop(stranger);
+    // a folder whose parts don't belong together doesn't start at all
+    fs::copy(path("ca/ca.pem"), path("stranger/ca.pem")).unwrap();
+    let words = ["primary", "--data", &path("T"), "--stream", "log", "--to", &to, "--tls", &path("stranger")];
+    run(words).expect(78).says("cert.pem");
+}
+
+#[test]
+fn unencrypted_links_off_loopback_need_the_explicit_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = path(&folder, "R");
+    run(["receiver", "--data", &data, "--listen", "0.0.0.0:0"]).expect(78).says("--plaintext");
+    let mut plain = Daemon::start(["receiver", "--data", &data, "--listen", "0.0.0.0:0", "--plaintext"]);
+    plain.hear("listens on ");
+}
+
+#[test]
+fn batches_lie_in_a_folder_and_on_another_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| path(&folder, name);
+    let mut keeper = Daemon::start(["receiver", "--data", &path("K"), "--listen", "127.0.0.1:0"]);
+    let node = format!("{},depot", keeper.hear("listens on "));
+    let local = path("depot");
+    let words = ["primary", "--data", &path("P"), "--stream", "log", "--to", &local, "--to", &node];
+    let mut primary = Daemon::start(words.into_iter().chain(["--schedule", "every 1h"]));
+    primary.hear("next");
+    run_with(["append", "log", "--data", &path("P")], b"one\ntwo\n").expect(0);
+    run(["mark", "log", "two", "--data", &path("P")]).expect(0);
+    run_with(["append", "log", "--data", &path("P")], b"three\n").expect(0);
+    // nothing is due for an hour
+    run(["wait", "log", "--for", "shipped", "--timeout", "300ms", "--data", &path("P")]).expect(12);
+    run(["ship", "log", "--data", &path("P"), "--timeout", "60s"]).expect(0).prints("holds everything up to LSN");
+    run(["wait", "log", "--for", "shipped", "--timeout", "60s", "--data", &path("P")]).expect(0);
+    primary.kill();
+    for depot in [local, path("K")] {
+        let out = path("out");
+        run(["restore", "log", "--from", &depot, "--to", &out, "--force"]).expect(0);
+        assert_eq!(fs::read_to_string(&out).unwrap(), "one\ntwo\nthree\n");
+        run(["restore", "log", "--from", &depot, "--to", &out, "--force", "--at", "mark:two"]).expect(0);
+        assert_eq!(fs::read_to_string(&out).unwrap(), "one\ntwo\n");
+        run(["depot", "ls", &depot]).expect(0).prints("stream log").prints("mark two");
+        run(["depot", "verify", &depot]).expect(0).prints("all good");
+        run(["restore", "other", "--from", &depot, "--to", &out, "--force"]).expect(10);
+        spoil_a_batch(&depot);
+        run(["depot", "verify", &depot]).expect(4).prints("FAULT");
+        run(["verify", &depot]).expect(4);
+        run(["restore", "log", "--from", &depot, "--to", &out, "--force"]).expect(4);
+        assert_eq!(fs::read_to_string(&out).unwrap(), "one\ntwo\n", "what was there is kept");
+    }
+}
+
+/// Flips a bit in the middle of every batch below.
+fn spoil_a_batch(folder: &str) {
+    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            spoil_a_batch(entry.to_str().unwrap());
+        } else if entry.extension().is_some_and(|ext| ext == "batch") {
+            let mut bytes = fs::read(&entry).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            fs::write(entry, bytes).unwrap();
+        }
+    }
 }
 
 fn path(folder: &TempDir, name: &str) -> String {

@@ -25,7 +25,7 @@ impl Lone {
     fn again(&mut self, more: &[&str]) {
         let data = self.data();
         let mut daemon = Daemon::start([&["primary", "--data", &data, "--stream", "log"], more].concat());
-        daemon.hear("next: ");
+        daemon.hear("next");
         self.daemon = Some(daemon);
     }
 

@@ -23,7 +23,7 @@ fn a_node_finds_its_streams_and_commands_find_the_node() {
     let config = config.to_str().unwrap();
     let mut node = Daemon::start(["-c", config, "--node", "a", "run"]);
     assert!(node.hear("node a,").contains(data.to_str().unwrap()));
-    node.hear("next: ");
+    node.hear("next");
     run_with(["-c", config, "append", "events", "--wait", "durable"], b"x\n").expect(0);
     run(["-c", config, "tail", "events"]).expect(0).prints("x\n");
     run(["-c", config, "status", "--json"]).expect(0).prints("\"node\":\"a\"");
