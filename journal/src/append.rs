@@ -8,13 +8,13 @@
 
 use std::time::{Duration, Instant};
 
-use crate::board::{Level, WaitError};
 use crate::commit::Durable;
 use crate::cursor::{Draft, Tip};
 use crate::entry::{EpochEntry, Flags, Kind, POLICY_BYTES_MAX, Reason, crc32c};
 use crate::epoch::{Epoch, Opening, TermSeen};
 use crate::error::{Error, Result};
 use crate::geometry::{Geometry, HEADER_BYTES, entry_bytes};
+use crate::level::{Level, WaitError};
 use crate::log::Journal;
 use crate::lsn::Lsn;
 use crate::time::Time;

@@ -22,6 +22,7 @@ mod flusher;
 mod geometry;
 mod host;
 mod id;
+mod level;
 mod lock;
 mod log;
 mod lsn;
@@ -40,7 +41,7 @@ pub mod testing;
 mod time;
 
 pub use append::{Ack, Item, RunOpening, Ticket};
-pub use board::{Board, End, Level, Remote, WaitError, Watch};
+pub use board::{Board, Watch};
 pub use chain::Chain;
 pub use class::Class;
 pub use commit::Durable;
@@ -56,6 +57,7 @@ pub use geometry::{
 };
 pub use host::{Clock, Host, Ids};
 pub use id::{NodeId, StreamId};
+pub use level::{End, Level, Remote, WaitError};
 pub use lock::FolderLock;
 pub use log::{Journal, OpenReport};
 pub use lsn::{Lsn, LsnRange};

@@ -8,7 +8,7 @@ use std::sync::{Arc, LockResult, Mutex, MutexGuard, OnceLock, PoisonError, RwLoc
 use std::thread::JoinHandle;
 
 use crate::append::Staging;
-use crate::board::{Board, End};
+use crate::board::Board;
 use crate::chain::Chain;
 use crate::commit::{Durable, Writer};
 use crate::control::{Control, Evidence, Facts, Role};
@@ -17,6 +17,7 @@ use crate::epoch::{Epoch, History, TermSeen};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::id::{NodeId, StreamId};
+use crate::level::End;
 use crate::lock::FolderLock;
 use crate::lsn::{Lsn, LsnRange};
 use crate::options::Options;

@@ -61,7 +61,7 @@ impl Storage for Disk {
                 fs::remove_file(path)?;
                 return Err(refused);
             }
-            file.set_len(bytes)?; // no fallocate on this file system: callers write the file once before they rely on it
+            file.set_len(bytes)?; // no fallocate here: callers write the file once before they rely on it
         }
         Ok(Arc::new(DiskFile(file)))
     }
