@@ -1,7 +1,6 @@
 //! Judges a run from outside: it sees every node's disk and what was said, and takes no part in any decision.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use journal::{Chain, Lsn, Term};
 use wire::{Mode, Place};
@@ -25,11 +24,12 @@ struct Item {
     forgiven: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Promotion {
     node: usize,
     term: Term,
-    at: Instant,
+    /// How often each node had been started by then.
+    starts: Vec<u64>,
     /// The operator took the risk, or the mode takes it: what the old primary still acknowledges may be lost.
     lenient: bool,
 }
@@ -58,16 +58,16 @@ impl Checker {
                 (Level::Received, _) | (Level::Committed, _) => peer.boot == 1,
             };
             let has = peer.log.chain_at(end.lsn) == Some(end.chain);
-            if needs && !has && !self.newest.is_some_and(|newest| newest.lenient) {
+            if needs && !has && !self.newest.as_ref().is_some_and(|newest| newest.lenient) {
                 return Err(format!("{says}, but node {index} doesn't have it"));
             }
         }
         let required = (0..nodes.len()).any(|index| index != by && setup.modes[index] != Mode::Async);
         let entry = self.items.entry(item).or_insert_with(|| Item { end, acks: Vec::new(), forgiven: false });
         entry.acks.push((level, alone));
-        if let Some(newest) = self.newest.filter(|newest| newest.term > node.log.control.term.term) {
+        if let Some(newest) = self.newest.as_ref().filter(|newest| newest.term > node.log.control.term.term) {
             let fences = setup.modes[newest.node] != Mode::Async;
-            if fences && node.primary().is_some_and(|primary| primary.started > newest.at) {
+            if fences && node.starts > newest.starts[by] {
                 return Err(format!("{says}, but it started after node {} was promoted", newest.node));
             }
             let kept = nodes[newest.node].log.chain_at(end.lsn) == Some(end.chain);
@@ -82,7 +82,7 @@ impl Checker {
     /// A primary announced its commit point.
     pub(crate) fn committed(&mut self, setup: &Setup, nodes: &[Node], by: usize, to: Lsn) -> Verdict {
         let node = &nodes[by];
-        let stale = self.newest.filter(|newest| newest.term > node.log.control.term.term);
+        let stale = self.newest.as_ref().filter(|newest| newest.term > node.log.control.term.term);
         let required = (0..nodes.len()).any(|index| index != by && setup.modes[index] != Mode::Async);
         if stale.is_some_and(|newest| newest.lenient || !required) {
             return Ok(());
@@ -105,7 +105,7 @@ impl Checker {
         if to > node.log.on_disk() {
             return Err(format!("node {by} applied up to {to}, its disk has {}", node.log.on_disk()));
         }
-        let behind = self.newest.is_some_and(|newest| newest.term > node.log.control.term.term);
+        let behind = self.newest.as_ref().is_some_and(|newest| newest.term > node.log.control.term.term);
         if behind || setup.modes.iter().all(|mode| *mode == Mode::Async) {
             return Ok(());
         }
@@ -113,13 +113,13 @@ impl Checker {
             Some(chain) if node.log.chain_at(to) == Some(*chain) => Ok(()),
             Some(_) => Err(format!("node {by} applied another history at LSN {to}")),
             // of a term whose line an operator gave up
-            None if self.newest.is_some_and(|newest| newest.lenient) => Ok(()),
+            None if self.newest.as_ref().is_some_and(|newest| newest.lenient) => Ok(()),
             None => Err(format!("node {by} applied up to {to}, which nobody committed")),
         }
     }
 
     /// The operator promoted a node. What it lacks must be forgivable.
-    pub(crate) fn promoted(&mut self, setup: &Setup, now: Instant, node: &Node, was_in_doubt: bool) -> Verdict {
+    pub(crate) fn promoted(&mut self, setup: &Setup, nodes: &[Node], node: &Node, was_in_doubt: bool) -> Verdict {
         let mode = setup.modes[node.index];
         let replaced = node.lives() > 0;
         let has = |place: &Place| node.log.chain_at(place.lsn) == Some(place.chain);
@@ -157,7 +157,8 @@ impl Checker {
         for lsn in lost {
             self.line.remove(&lsn);
         }
-        self.newest = Some(Promotion { node: node.index, term: node.log.control.term.term, at: now, lenient });
+        let starts = nodes.iter().map(|node| node.starts).collect();
+        self.newest = Some(Promotion { node: node.index, term: node.log.control.term.term, starts, lenient });
         Ok(())
     }
 

@@ -3,15 +3,18 @@
 //! The driver does what the duties of `shipper::Peer` and `receiver::Intake` ask, in their order, and nothing else. What
 //! leaves the node is put into `out`; the world carries it.
 
-use std::collections::BTreeMap;
+mod driver;
+mod primary;
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use journal::{Cursor, Epoch, Lsn, LsnRange, NodeId, Remote, StreamId, Term, TermSeen, Time};
+use journal::{Lsn, NodeId, StreamId, Term, TermSeen, Time};
 use receiver::{Found, Intake, IntakeOptions};
-use shipper::{Gate, Local, Loss, Marks, Member, Need, OnLoss, Peer, PeerOptions};
+use shipper::{Marks, OnLoss};
 use wire::{Alive, Greeting, Message, Mode, NodeInfo, PROTOCOL, Place};
 
+use self::primary::{Lane, Primary};
 use crate::log::{Control, Log, Role, SyncTicket, Synced, place};
 use crate::mutant::{Mutant, forge};
 
@@ -26,6 +29,8 @@ pub(crate) struct Setup {
     /// Times of a peer: all zero in the exhaustive model, where time stands still.
     pub(crate) retry: Duration,
     pub(crate) dead_after: Duration,
+    /// Distance of announcements, and of what is compared and remembered.
+    pub(crate) report: Duration,
     pub(crate) mutant: Mutant,
 }
 
@@ -105,37 +110,6 @@ pub(crate) struct Process {
     failed: bool,
 }
 
-#[derive(Clone, Debug)]
-pub(crate) struct Primary {
-    pub(crate) lanes: Vec<Lane>,
-    gate: Gate,
-    pub(crate) run: Option<(Epoch, u64)>,
-    run_laid: bool,
-    pub(crate) ended: bool,
-    pub(crate) waived: bool,
-    pub(crate) started: Instant,
-    remote: Remote,
-    committed: Lsn,
-    announced: Lsn,
-    pub(crate) loss: Loss,
-    items: Vec<(u64, Place, [bool; 3])>,
-    local: Local,
-}
-
-/// The way to one peer.
-#[derive(Clone, Debug)]
-pub(crate) struct Lane {
-    pub(crate) to: usize,
-    pub(crate) peer: Peer,
-    /// Connection of each link number.
-    links: BTreeMap<u64, u64>,
-    /// For the mutant that resumes where it thinks it stopped.
-    sent: Lsn,
-    /// For the mutant that counts the acknowledgements of an ended session.
-    session: u64,
-    acked: Option<wire::Ack>,
-}
-
 impl Node {
     pub(crate) fn new(setup: &Setup, index: usize, role: Role) -> Node {
         let id = node_id(index, 0);
@@ -193,6 +167,10 @@ impl Node {
 
     /// The operator makes this node the primary of a new term.
     pub(crate) fn promote(&mut self, setup: &Setup, now: Instant, term: Term, alone: bool) {
+        // what was received is durable before the term is: else a power cut in between loses what the old primary may
+        // still be acknowledging
+        let tail = self.log.begin_sync();
+        self.log.end_sync(tail);
         let id = self.fresh();
         self.log.control.term = TermSeen { term, id };
         self.log.control.run = 0;
@@ -485,269 +463,6 @@ impl Node {
                 }
             }
         }
-    }
-
-    /// Does what the cores ask until they ask for nothing, and publishes the commit point.
-    fn settle(&mut self, setup: &Setup, now: Instant) {
-        for round in 0.. {
-            assert!(round < 10_000, "the cores of node {} never come to rest", self.index);
-            let did = self.serve_intake() | self.serve_lanes(setup, now);
-            if !self.publish(setup, now) && !did {
-                break;
-            }
-        }
-    }
-
-    fn serve_intake(&mut self) -> bool {
-        let mut did = false;
-        while let Some(action) = self.process.as_mut().and_then(|process| process.intake.poll_action()) {
-            did = true;
-            self.do_for_intake(action);
-        }
-        did
-    }
-
-    fn do_for_intake(&mut self, action: receiver::Action) {
-        let Some(process) = &mut self.process else { return };
-        match action {
-            receiver::Action::SeeTerm { link, term } => {
-                if let Some(primary) = &mut process.primary {
-                    primary.end();
-                    self.log.control.role = Role::Fenced;
-                }
-                self.log.control.term = term;
-                self.log.control.run = 0;
-                self.log.sync_control();
-                process.intake.handle_term_seen(link, term);
-            }
-            receiver::Action::Send { link, message } => self.out.push(Out::Send { conn: link, message }),
-            receiver::Action::Close { link, .. } => self.out.push(Out::Close { conn: link }),
-            receiver::Action::Look { link, at } => process.intake.handle_looked(link, at, self.log.chain_at(at)),
-            receiver::Action::Cut { link, to } => {
-                self.log.cut(to);
-                process.intake.handle_cut(link, self.log.tip());
-            }
-            receiver::Action::SendEntries { link, session, range } => {
-                let mut at = range.from;
-                while let Some(bytes) = self.log.slice(LsnRange::new(at, range.to.min(at.advance(256)))) {
-                    let message = Message::Entries { session, at, bytes: Bytes::copy_from_slice(bytes) };
-                    at = at.advance(bytes.len() as u64);
-                    self.out.push(Out::Send { conn: link, message });
-                    if at >= range.to {
-                        break;
-                    }
-                }
-            }
-            receiver::Action::Sync { .. } => process.sync_wanted = true,
-            receiver::Action::Apply { to } => {
-                self.log.control.applied = to;
-                process.intake.handle_applied(to, to);
-                self.out.push(Out::Applied { to });
-            }
-            receiver::Action::Committed { lsn } => self.log.control.committed = lsn,
-            receiver::Action::Settle => {
-                self.log.control.settled_boot = Some(self.boot);
-                self.log.sync_control();
-            }
-            receiver::Action::Report(receiver::Notice::LostDurable { .. }) => {
-                self.out.push(Out::LostDurable { node: self.id });
-            }
-            receiver::Action::Report(_) => {}
-        }
-    }
-
-    fn serve_lanes(&mut self, setup: &Setup, now: Instant) -> bool {
-        let lanes = self.primary().map_or(0, |primary| primary.lanes.len());
-        let mut did = false;
-        for index in 0..lanes {
-            while let Some(action) = self.lane_at(index).and_then(|lane| lane.peer.poll_action()) {
-                did = true;
-                self.do_for_lane(setup, now, index, action);
-            }
-        }
-        did
-    }
-
-    fn lane_at(&mut self, index: usize) -> Option<&mut Lane> {
-        self.process.as_mut()?.primary.as_mut()?.lanes.get_mut(index)
-    }
-
-    fn do_for_lane(&mut self, setup: &Setup, now: Instant, index: usize, action: shipper::Action) {
-        use shipper::Action;
-        let Some(process) = &mut self.process else { return };
-        let Some(primary) = &mut process.primary else { return };
-        let ended = primary.ended;
-        let Some(lane) = primary.lanes.get_mut(index) else { return };
-        match action {
-            Action::Connect { link } if !ended => self.out.push(Out::Dial { to: lane.to, link }),
-            Action::Connect { link } => lane.peer.handle_disconnected(now, link, "fenced"),
-            Action::Close { link, .. } => self.out.extend(lane.links.get(&link).map(|&conn| Out::Close { conn })),
-            Action::Send { link, message } => {
-                self.out.extend(lane.links.get(&link).map(|&conn| Out::Send { conn, message }));
-            }
-            Action::SendEntries { link, session, mut range } => {
-                if setup.mutant == Mutant::GapOnReconnect {
-                    range.from = range.from.max(lane.sent.min(self.log.tip().lsn));
-                    range.to = range.to.max(range.from);
-                }
-                let at = range.from;
-                let bytes = self.log.slice(range).unwrap_or_default();
-                let to = at.advance(bytes.len() as u64);
-                lane.sent = lane.sent.max(to);
-                if !bytes.is_empty()
-                    && let Some(&conn) = lane.links.get(&link)
-                {
-                    let message = Message::Entries { session, at, bytes: Bytes::copy_from_slice(bytes) };
-                    self.out.push(Out::Send { conn, message });
-                }
-                lane.peer.handle_sent(now, link, to);
-            }
-            Action::Look { link, at } => lane.peer.handle_looked(now, link, at, self.log.chain_at(at)),
-            Action::Extend { link, at, bytes } => {
-                let mut cursor = Cursor::new(self.log.geometry, self.log.tip());
-                match cursor.verify(&bytes) {
-                    Ok(run) if at == run.first().lsn && run.bytes().len() == bytes.len() => {
-                        self.log.extend(&run);
-                        let end = self.log.end();
-                        lane.peer.handle_extended(now, link, end);
-                    }
-                    _ => lane.peer.handle_failed(now, link, "entries that don't continue the log"),
-                }
-            }
-            Action::Fence { by } => {
-                primary.end();
-                self.log.control.term = by;
-                self.log.control.run = 0;
-                self.log.control.role = Role::Fenced;
-                self.log.sync_control();
-                process.intake.retire("fenced", by);
-            }
-            Action::Remember { node, place } => {
-                self.log.control.remembered.insert(node, place);
-            }
-            Action::Report(shipper::Notice::LostDurable { .. }) => {
-                let to = lane.to;
-                self.out.push(Out::LostDurable { node: node_id(to, u64::MAX) });
-            }
-            Action::Report(shipper::Notice::Refused(refusal)) => {
-                let by = lane.to;
-                self.out.push(Out::Refused { by, refusal });
-            }
-            Action::Report(_) => {}
-        }
-    }
-
-    /// The gate, the board and the peers' view of this node; true when something moved.
-    fn publish(&mut self, setup: &Setup, now: Instant) -> bool {
-        let durable = self.log.durable().lsn;
-        let written = self.log.tip().lsn;
-        let fresh = self.fresh();
-        let Some(process) = &mut self.process else { return false };
-        let Some(primary) = process.primary.as_mut().filter(|primary| !primary.ended) else { return false };
-        let marks: Vec<_> = primary.lanes.iter().map(|lane| lane.peer.marks()).collect();
-        let verdict = primary.gate.update(now, durable, &marks);
-        primary.remote = verdict.remote;
-        primary.loss = verdict.loss;
-        primary.committed = primary.committed.max(durable.min(verdict.remote.promised));
-        self.log.control.committed = self.log.control.committed.max(primary.committed);
-        if verdict.open && primary.run.is_none() {
-            let run = self.log.open_run(fresh);
-            primary.run = Some(run);
-        }
-        if verdict.committed > primary.announced {
-            primary.announced = verdict.committed;
-            self.out.push(Out::Committed { to: verdict.committed });
-        }
-        primary.acknowledge(durable, setup.modes.len() > 1, &mut self.out);
-        process.sync_wanted |= written > durable;
-        let local = Local {
-            written,
-            durable,
-            committed: verdict.committed,
-            floor: Lsn::ZERO,
-            alone: verdict.remote.alone,
-            opened: primary.run.is_some(),
-            sync_ms: 0,
-            full: false,
-        };
-        if local == primary.local {
-            return false;
-        }
-        primary.local = local;
-        for lane in &mut primary.lanes {
-            lane.peer.handle_local(now, local);
-        }
-        true
-    }
-}
-
-impl Primary {
-    fn new(setup: &Setup, index: usize, log: &Log, now: Instant) -> Primary {
-        let others = (0..setup.modes.len()).filter(|&to| to != index);
-        let lanes: Vec<Lane> = others.clone().map(|to| Lane::new(setup, now, to, index)).collect();
-        let member = |to: usize| Member { mode: setup.modes[to], on_loss: setup.on_loss };
-        let members: Vec<Member> = others.map(member).collect();
-        Primary {
-            lanes,
-            gate: Gate::new(Need::All, &members, Lsn::ZERO),
-            run: None,
-            run_laid: false,
-            ended: false,
-            waived: false,
-            started: now,
-            remote: Remote::default(),
-            committed: log.control.committed,
-            announced: Lsn::ZERO,
-            loss: Loss::None,
-            items: Vec::new(),
-            local: Local::default(),
-        }
-    }
-
-    fn end(&mut self) {
-        self.ended = true;
-        for lane in &mut self.lanes {
-            lane.peer.stop("fenced");
-        }
-    }
-
-    /// Answers every waiter whose level is reached.
-    fn acknowledge(&mut self, durable: Lsn, has_peers: bool, out: &mut Vec<Out>) {
-        let Remote { received, peer_durable, alone, .. } = self.remote;
-        let reached = [
-            (Level::Committed, self.committed),
-            (Level::Received, durable.min(received)),
-            (Level::PeerDurable, durable.min(peer_durable)),
-        ];
-        for (item, end, acked) in &mut self.items {
-            for (at, (level, reached)) in reached.iter().enumerate() {
-                if !acked[at] && *reached >= end.lsn && (has_peers || at == 0) {
-                    acked[at] = true;
-                    let alone = alone && *level == Level::Committed;
-                    out.push(Out::Acked(Acked { item: *item, end: *end, level: *level, alone }));
-                }
-            }
-        }
-        self.items.retain(|(_, _, acked)| !acked.iter().all(|&acked| acked));
-    }
-}
-
-impl Lane {
-    fn new(setup: &Setup, now: Instant, to: usize, from: usize) -> Lane {
-        let options = PeerOptions {
-            window_bytes: setup.window_bytes,
-            dead_after: setup.dead_after,
-            alive_every: setup.dead_after / 5,
-            retry_min: setup.retry,
-            retry_max: setup.retry * 20,
-            seed: (from * 8 + to) as u64,
-            ..PeerOptions::new(&format!("n{to}"), setup.modes[to])
-        };
-        Lane { to, peer: Peer::new(now, options), links: BTreeMap::new(), sent: Lsn::ZERO, session: 0, acked: None }
-    }
-
-    fn link_of(&self, conn: u64) -> Option<u64> {
-        self.links.iter().find_map(|(&link, &of)| (of == conn).then_some(link))
     }
 }
 
