@@ -62,6 +62,31 @@ fn what_was_booked_survives_kill_9() {
     }
 }
 
+/// With a peer a booking is confirmed when it is durable there too: the peer's journal has all of them.
+#[test]
+fn a_booking_is_durable_at_the_peer_when_it_is_confirmed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let there = folder.path().join("there");
+    let options = node::Options { listen: Some("127.0.0.1:0".into()), ..node::Options::new(&there) };
+    let stop = node::Stop::new().expect("a signal");
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let receiver = scope.spawn(|| node::run(options, &stop, |ready| tell.send(ready.clone()).expect("heard")));
+        let address = told.recv().expect("it is ready").listen.expect("it listens");
+        let mut output = Vec::new();
+        let input = &b"a 1\na 2\nnonsense\nb -7\n"[..];
+        ledger::run(&folder.path().join("here"), Some(address), input, &mut output).expect("a ledger");
+        let output = String::from_utf8(output).expect("text");
+        assert_eq!(output.matches(" PeerDurable ").count(), 3, "{output}");
+        assert!(output.contains("refused nonsense") && output.contains(" a 3\n"), "{output}");
+        // nothing is synced or sent any more: what was confirmed is there
+        stop.begin("the test is over", std::time::Duration::from_secs(10));
+        receiver.join().expect("no panic").expect("it ends in order");
+    });
+    let journal = towline::Journal::open(&there.join("streams/ledger/journal"), Default::default()).expect("a journal");
+    assert_eq!(towline::records(&journal, journal.start()).expect("records").count(), 3);
+}
+
 fn start(dir: &Path) -> Child {
     Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", "child", "--nocapture", "--test-threads=1"])

@@ -47,7 +47,7 @@ impl Receiving {
     ) -> Result<Receiving> {
         let settled = Settled::at(folder.settled());
         let holds = journal.written_tip().lsn > journal.start();
-        let in_doubt = settled.begin(&node.boot_id, holds)?;
+        let in_doubt = settled.begin(&node.boot_id, holds, journal.report().was_poisoned)?;
         let replica = Replica::start(&journal, &folder.records())?;
         let options = ReceiverOptions {
             stream_name: name.to_owned(),

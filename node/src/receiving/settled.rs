@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Written by a clean stop: everything received was synced, so no reboot can take it.
 const CLEAN: &str = "clean";
+/// Written when the page cache is not to be believed in this very boot: a sync has failed.
+const DOUBT: &str = "doubt";
 
 /// This machine's boot id; all zero where there is none to be had.
 pub(crate) fn boot_id() -> [u8; 16] {
@@ -35,8 +37,13 @@ impl Settled {
 
     /// Looks what the last process left, and settles this boot unless there is doubt. True: in doubt.
     ///
-    /// `holds`: the log holds entries. A log without any has nothing to lose.
-    pub(crate) fn begin(&self, boot: &[u8; 16], holds: bool) -> Result<bool> {
+    /// `holds`: the log holds entries. A log without any has nothing to lose. `poisoned`: a sync had failed, so that what
+    /// was only received may be gone from the page cache too.
+    pub(crate) fn begin(&self, boot: &[u8; 16], holds: bool, poisoned: bool) -> Result<bool> {
+        if holds && poisoned {
+            self.write(DOUBT)?;
+            return Ok(true);
+        }
         let left = match fs::read_to_string(&self.path) {
             Ok(text) => Some(text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -84,21 +91,34 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let settled = Settled::at(folder.path().join("settled"));
         let (first, second, third) = ([1; 16], [2; 16], [3; 16]);
-        assert!(!settled.begin(&first, false).expect("begins"), "an empty log has nothing to lose");
-        assert!(!settled.begin(&first, true).expect("begins"), "the same boot: the page cache is still there");
-        assert!(settled.begin(&second, true).expect("begins"), "another boot");
-        assert!(settled.begin(&second, true).expect("begins"), "looking again settles nothing");
+        assert!(!settled.begin(&first, false, false).expect("begins"), "an empty log has nothing to lose");
+        assert!(!settled.begin(&first, true, false).expect("begins"), "the same boot: the page cache is still there");
+        assert!(settled.begin(&second, true, false).expect("begins"), "another boot");
+        assert!(settled.begin(&second, true, false).expect("begins"), "looking again settles nothing");
         settled.settle(&second).expect("settled");
-        assert!(!settled.begin(&second, true).expect("begins"));
+        assert!(!settled.begin(&second, true, false).expect("begins"));
         settled.clean().expect("clean");
-        assert!(!settled.begin(&third, true).expect("begins"), "a clean stop leaves nothing to lose");
-        assert!(settled.begin(&first, true).expect("begins"), "and settles the boot after it");
+        assert!(!settled.begin(&third, true, false).expect("begins"), "a clean stop leaves nothing to lose");
+        assert!(settled.begin(&first, true, false).expect("begins"), "and settles the boot after it");
     }
 
     #[test]
     fn a_log_without_the_file_is_in_doubt() {
         let folder = tempfile::tempdir().expect("a folder");
-        assert!(Settled::at(folder.path().join("settled")).begin(&[1; 16], true).expect("begins"));
+        assert!(Settled::at(folder.path().join("settled")).begin(&[1; 16], true, false).expect("begins"));
+    }
+
+    /// A restart without having met the primary must not forget the doubt.
+    #[test]
+    fn a_failed_sync_leaves_a_doubt_that_a_restart_keeps() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settled = Settled::at(folder.path().join("settled"));
+        let boot = [1; 16];
+        assert!(!settled.begin(&boot, false, true).expect("begins"), "an empty log has nothing to lose");
+        assert!(settled.begin(&boot, true, true).expect("begins"));
+        assert!(settled.begin(&boot, true, false).expect("begins"));
+        settled.settle(&boot).expect("settled");
+        assert!(!settled.begin(&boot, true, false).expect("begins"));
     }
 
     #[test]

@@ -74,3 +74,20 @@ impl Iterator for Records {
         self.next_record().transpose()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::Stream;
+
+    #[test]
+    fn a_dropped_stream_lets_go_of_its_journal() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for round in 0..3 {
+            let journal = open_or_create(dir.path(), Options::default()).expect("it is free");
+            assert_eq!(records(&journal, journal.start()).expect("records").count(), round);
+            let stream = Stream::builder(journal).start().expect("started");
+            stream.append([&b"one "[..], b"record"]).expect("appended");
+        }
+    }
+}

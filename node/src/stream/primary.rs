@@ -380,6 +380,15 @@ impl Primary {
     }
 }
 
+/// A stream that is dropped without [`super::Stream::close`] ends all the same: its flush thread would hold the journal.
+impl Drop for Primary {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::error!(stream = self.name, %error, "close a stream that was dropped");
+        }
+    }
+}
+
 /// Gives up log below `bound`, but keeps about `keep_bytes` of it; all of it without that bound.
 pub(crate) fn prune(journal: &Journal, keep_bytes: Option<u64>, bound: Lsn) -> Result<()> {
     let Some(keep_bytes) = keep_bytes else { return Ok(()) };
