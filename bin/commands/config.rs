@@ -58,7 +58,15 @@ fn check(path: &Path, out: &mut Out) -> Outcome {
         resolve(path, &file, name)?;
     }
     let found = Checked { file: path.to_owned(), nodes: file.nodes.len(), streams: file.streams.len() };
-    out.show(&found, format_args!("{}: fine; {} nodes, {} streams", path.display(), found.nodes, found.streams))?;
+    out.show(
+        &found,
+        format_args!(
+            "{}: fine; {}, {}",
+            path.display(),
+            counted(found.nodes, "node"),
+            counted(found.streams, "stream")
+        ),
+    )?;
     Ok(DONE)
 }
 
@@ -106,5 +114,12 @@ fn security(security: &Security) -> String {
         Security::Tls(dir) => format!("TLS with {}", dir.display()),
         Security::Plaintext => "unencrypted, as was said".to_owned(),
         Security::Loopback => "unencrypted, on loopback only".to_owned(),
+    }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        count => format!("{count} {what}s"),
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn execute(args: Args, at: &Whereabouts, out: &mut Out) -> Outcome {
         promoted.stream, promoted.term, promoted.end, promoted.committed
     ))?;
     for line in &promoted.loss {
-        out.line(format_args!("loss: {line}"))?;
+        out.line(format_args!("  {line}"))?;
     }
     Ok(DONE)
 }
