@@ -3,6 +3,7 @@
 
 mod depot;
 mod gate;
+mod history;
 mod pair;
 mod promotion;
 mod single;

@@ -225,8 +225,9 @@ fn end_status(status: &mut StreamStatus, end: &End) {
 /// What to do on a node that was fenced.
 pub(crate) fn fenced_step(name: &str, by: u32) -> String {
     format!(
-        "term {by} was opened elsewhere: use that node. To make this one the primary again, and lose what the other has \
-         written since: towline promote {name} --accept-loss"
+        "term {by} was opened elsewhere: use that node. To let this one follow it: stop it, move its data folder aside, \
+         start it as a receiver. To make it the primary again, and lose what the other has written since: \
+         towline promote {name} --accept-loss"
     )
 }
 
