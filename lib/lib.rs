@@ -44,3 +44,8 @@ pub use node::{
 };
 pub use shipper::{Need, OnLoss};
 pub use wire::Mode;
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
