@@ -1,4 +1,4 @@
-//! RON text to option values, in two steps: [`file`] mirrors the text, [`resolve`] yields what one node does.
+//! RON text to option values, in two steps: [`mod@file`] mirrors the text, [`resolve`] yields what one node does.
 //!
 //! ```text
 //!  towline.ron --File::load--> File --resolve(node)--> Config --> node::Options

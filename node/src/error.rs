@@ -60,7 +60,10 @@ pub enum Error {
         source: io::Error,
     },
     /// Another process holds the data folder.
-    #[error("{} is held by another process{}", path.display(), pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    #[error(
+        "{} is held by another process{}",
+        path.display(), pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+    )]
     Locked {
         /// The lock file.
         path: PathBuf,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  command --control.sock--> control --> running: Node --> a place for each stream
-//!                                                           |- Primary:  stream: Stream --> journal, links, depots (shipper)
+//!                                                           |- Primary:  stream: Stream --> journal, links, depots
 //!  other nodes ------------> receiver::Server ------------->|- Receiver: receiving: Receiving --> journal, replica (volume)
 //!                                                           `- Fenced:   journal
 //!  program ------------------> Stream::builder(journal) -------- the same Stream, without a node around it

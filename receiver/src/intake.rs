@@ -33,7 +33,7 @@ use wire::{Agreement, Announce, Greeting, Message, Mode, Place, Ready, Refusal, 
 pub use self::action::{Action, Found, IntakeOptions, Log, Notice, Proof};
 use self::session::{Phase, Session};
 
-/// One stream that is received. See the [module](self).
+/// One stream that is received.
 #[derive(Clone, Debug)]
 pub struct Intake {
     options: IntakeOptions,

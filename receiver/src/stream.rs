@@ -83,7 +83,7 @@ pub struct ReceiverStatus {
     pub last_notice: Option<Notice>,
 }
 
-/// A stream that is received. See the [module](self). Its connections hold it: [`ReceiverStream::stop`] ends them.
+/// A stream that is received. Its connections hold it: [`ReceiverStream::stop`] ends them.
 pub struct ReceiverStream {
     journal: Journal,
     options: ReceiverOptions,

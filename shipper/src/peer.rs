@@ -40,7 +40,7 @@ use crate::commit::Marks;
 /// Clocks that differ by more are reported.
 const SKEW_MAX: Duration = Duration::from_secs(5);
 
-/// One destination that keeps the log. See the [module](self).
+/// One destination that keeps the log.
 #[derive(Clone, Debug)]
 pub struct Peer {
     options: PeerOptions,

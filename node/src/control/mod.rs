@@ -8,7 +8,7 @@
 //!                                            <-- {"acked":{…}}\n {"acked":{…}}\n …    one line a group, cumulative
 //!                                            <-- {"done":{…}}\n                       or {"error":{…}}\n
 //! ```
-//! Every other command is one request line and one answer line, except `tail`: behind its answer come [`frame`]s.
+//! Every other command is one request line and one answer line, except `tail`: behind its answer come frames.
 //! Both sides bound what they read before they keep it.
 
 mod address;
