@@ -187,3 +187,37 @@ fn a_promotion_under_load_keeps_a_prefix_and_nothing_slips_in_behind_it() {
         assert_eq!(new.last().map(String::as_str), Some("after"));
     }
 }
+
+#[test]
+fn a_promotion_may_wait_for_its_peer() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let c = start(receiver(dir.path(), "c", None));
+    let (address, peer) = (c.address(), c.peer());
+    c.stop();
+    let mut b = receiver(dir.path(), "b", None);
+    let mut stream = node::StreamOptions::new(crate::support::STREAM, node::FirstRole::Receiver);
+    stream.peers = vec![peer];
+    b.streams = vec![stream];
+    let b = start(b);
+    let a = start(primary(dir.path(), "a", [b.peer()]));
+    a.append(Level::PeerDurable, LONG, &["one"]).expect("acknowledged");
+    let promoted = b.promote_and_wait().expect("promoted");
+    assert_eq!((promoted.term, promoted.alone), (2, false));
+    a.wait_state(State::Fenced);
+    assert_eq!(b.stream().state, State::Waiting);
+    assert_eq!(class(b.append(Level::Written, SHORT, &["early"])), Class::Unknown);
+    let c = start(receiver(dir.path(), "c", Some(&address)));
+    let acked = b.append(Level::PeerDurable, LONG, &["two"]).expect("acknowledged");
+    assert_eq!((acked.term, acked.alone), (2, false));
+    assert_eq!(c.records(), ["one", "two"]);
+}
+
+#[test]
+fn there_must_be_a_peer_to_wait_for() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let b = start(receiver(dir.path(), "b", None));
+    let a = start(primary(dir.path(), "a", [b.peer()]));
+    a.append(Level::PeerDurable, LONG, &["one"]).expect("acknowledged");
+    assert_eq!(class(b.promote_and_wait()), Class::Usage);
+    a.append(Level::PeerDurable, LONG, &["two"]).expect("nothing has changed");
+}

@@ -133,7 +133,14 @@ impl Running {
     }
 
     pub(crate) fn promote(&self, accept_loss: bool) -> Result<Promoted, Failure> {
-        let promote = Promote { stream: STREAM.into(), accept_loss, wait_for_peer: false };
+        self.promote_as(Promote { stream: STREAM.into(), accept_loss, wait_for_peer: false })
+    }
+
+    pub(crate) fn promote_and_wait(&self) -> Result<Promoted, Failure> {
+        self.promote_as(Promote { stream: STREAM.into(), accept_loss: false, wait_for_peer: true })
+    }
+
+    fn promote_as(&self, promote: Promote) -> Result<Promoted, Failure> {
         match self.client().promote(promote) {
             Ok(promoted) => Ok(promoted),
             Err(Error::Answer(failure)) => Err(failure),

@@ -31,6 +31,7 @@ use crate::error::{Error, Result};
 use crate::options::{FirstRole, Options, StreamOptions};
 use crate::receiving::boot_id;
 use crate::stop::Stop;
+use crate::stream::Me;
 
 /// How often the main thread looks whether a stream has failed for good.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -170,10 +171,11 @@ impl Node {
         }
     }
 
-    /// What this node may be called by others: its name, and the addresses that it listens at.
-    fn known_as(&self) -> Vec<String> {
-        let bound = self.listen.get().map(ToString::to_string);
-        [Some(self.data.name().to_owned()), self.options.listen.clone(), bound].into_iter().flatten().collect()
+    /// How this node may be called in a policy that another one wrote.
+    fn me(&self) -> Me {
+        let bound = self.listen.get();
+        let names = [Some(self.data.name().to_owned()), self.options.listen.clone(), bound.map(ToString::to_string)];
+        Me { names: names.into_iter().flatten().collect(), port: bound.map(SocketAddr::port) }
     }
 
     /// What the options say of a stream.

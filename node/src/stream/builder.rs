@@ -114,6 +114,11 @@ impl StreamBuilder {
         self
     }
 
+    /// A commit waits for a peer.
+    pub(crate) fn has_required(&self) -> bool {
+        self.policy().required() > 0
+    }
+
     /// This node, in this process.
     pub(crate) fn node(mut self, node: NodeInfo) -> StreamBuilder {
         self.node = node;

@@ -26,7 +26,7 @@ use journal::{End, Epoch, Flags, Item, Journal, Kind, Level, Lsn};
 
 pub use self::builder::StreamBuilder;
 pub use self::embed::{OwnedRecord, Records, open_or_create, records};
-pub(crate) use self::policy::{newest_policy, peers_of};
+pub(crate) use self::policy::{Me, newest_policy, peers_of};
 use self::primary::Primary;
 pub(crate) use self::primary::{prune, take_over};
 pub(crate) use self::status::{closed_status, fenced_step, fill_status, time_text};

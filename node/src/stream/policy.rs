@@ -1,5 +1,7 @@
 //! The policy that a log carries, for a start without options.
 
+use std::net::{ToSocketAddrs, UdpSocket};
+
 use journal::{EpochEntry, Journal, Kind, Opening, Reason};
 use shipper::{OnLoss, Policy, PolicyMember};
 
@@ -29,12 +31,11 @@ pub(super) fn went_alone(journal: &Journal) -> bool {
 /// The peers that the stream's own policy names: whoever starts a primary and says nothing of peers must not get past
 /// the start gate by that.
 ///
-/// `me`: this node's name and addresses, when the policy is another primary's, in which it is a member itself.
-pub(crate) fn peers_of(policy: &Policy, me: &[String]) -> Vec<PeerOptions> {
-    let is_me = |member: &PolicyMember| me.contains(&member.name) || me.contains(&member.address);
+/// `me`: who this node is, when the policy is another primary's, in which it is a member itself.
+pub(crate) fn peers_of(policy: &Policy, me: Option<&Me>) -> Vec<PeerOptions> {
     // whoever received from that primary is one of its members: the only one is this node, whatever it is called there
-    let only_me = !me.is_empty() && policy.members.len() == 1;
-    let others = policy.members.iter().filter(|member| !only_me && !is_me(member));
+    let is_me = |member: &PolicyMember| me.is_some_and(|me| policy.members.len() == 1 || me.is(member));
+    let others = policy.members.iter().filter(|member| !is_me(member));
     let peer = |member: &PolicyMember| PeerOptions {
         name: member.name.clone(),
         address: member.address.clone(),
@@ -45,6 +46,29 @@ pub(crate) fn peers_of(policy: &Policy, me: &[String]) -> Vec<PeerOptions> {
     others.map(peer).collect()
 }
 
+/// How a node may be called in a policy that another node wrote.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Me {
+    /// Its name, and the addresses that it was told to listen at.
+    pub(crate) names: Vec<String>,
+    /// The port that it really listens at.
+    pub(crate) port: Option<u16>,
+}
+
+impl Me {
+    fn is(&self, member: &PolicyMember) -> bool {
+        self.names.contains(&member.name) || self.names.contains(&member.address) || self.listens_at(&member.address)
+    }
+
+    /// True for an address of this machine with the port that this node listens at.
+    fn listens_at(&self, address: &str) -> bool {
+        let Some(port) = self.port else { return false };
+        let mut found = address.to_socket_addrs().into_iter().flatten();
+        // only an address of this machine can be bound, and port 0 takes nothing away from anybody
+        found.any(|at| at.port() == port && UdpSocket::bind((at.ip(), 0)).is_ok())
+    }
+}
+
 fn entry_of(journal: &Journal, opening: &Opening) -> Option<EpochEntry> {
     let mut entries = journal.entries(opening.first).ok()?;
     let entry = entries.next_entry().ok()??;
@@ -52,4 +76,42 @@ fn entry_of(journal: &Journal, opening: &Opening) -> Option<EpochEntry> {
         return None;
     }
     EpochEntry::decode(entry.payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::Mode;
+
+    use super::*;
+
+    fn policy(addresses: &[&str]) -> Policy {
+        let member = |address: &&str| PolicyMember {
+            name: format!("at {address}"),
+            address: (*address).into(),
+            mode: Mode::Sync,
+        };
+        Policy { members: addresses.iter().map(member).collect(), ..Policy::default() }
+    }
+
+    fn others(policy: &Policy, me: Option<&Me>) -> Vec<String> {
+        peers_of(policy, me).into_iter().map(|peer| peer.address).collect()
+    }
+
+    #[test]
+    fn a_member_is_this_node_by_name_by_address_or_as_the_only_one() {
+        let two = policy(&["127.0.0.1:7400", "192.0.2.7:7400"]);
+        let both = ["127.0.0.1:7400", "192.0.2.7:7400"];
+        assert_eq!(others(&two, None), both, "the own policy names others only");
+        assert_eq!(others(&two, Some(&Me::default())), both, "nothing says which one it is");
+        let me = Me { names: vec!["b".into(), "at 192.0.2.7:7400".into()], port: None };
+        assert_eq!(others(&two, Some(&me)), both[..1], "by its name");
+        let me = Me { names: vec!["192.0.2.7:7400".into()], port: None };
+        assert_eq!(others(&two, Some(&me)), both[..1], "by its address");
+        // an address of the documentation's own network is no machine's
+        let me = Me { names: vec!["0.0.0.0:7400".into()], port: Some(7400) };
+        assert_eq!(others(&two, Some(&me)), both[1..], "it listens everywhere: by machine and port");
+        let me = Me { names: Vec::new(), port: Some(7401) };
+        assert_eq!(others(&two, Some(&me)), both, "another node on the same machine");
+        assert_eq!(others(&policy(&["192.0.2.7:7400"]), Some(&Me::default())), [""; 0]);
+    }
 }
