@@ -1,6 +1,6 @@
 //! What runs behind a [`super::Stream`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,8 @@ pub(crate) struct Primary {
     told_owed: AtomicU64,
     /// The run that is open: looked at by every append.
     open: OnceLock<Epoch>,
+    /// Peers that are lost from now on were let go.
+    closing: AtomicBool,
     /// Held while the run is opened.
     state: Mutex<State>,
     changed: Condvar,
@@ -71,6 +73,7 @@ pub(super) fn start(builder: StreamBuilder) -> Result<super::Stream> {
         depots,
         told_owed: AtomicU64::new(Lsn::MAX.get()),
         open: OnceLock::new(),
+        closing: AtomicBool::new(false),
         state: Mutex::default(),
         changed: Condvar::new(),
     });
@@ -130,7 +133,14 @@ fn on_event(primary: &Weak<Primary>, event: Event) {
         }
         // whoever starts the stream looks for itself
         Event::Open => {}
-        Event::Loss(loss) => tracing::warn!(stream, ?loss, "what a lost peer means for commits changed"),
+        Event::Loss(loss) if !primary.closing.load(Ordering::Relaxed) => match loss {
+            Loss::None => tracing::warn!(stream, "every required peer counts again"),
+            Loss::Waiting => tracing::warn!(stream, "a required peer is lost: commits wait for it"),
+            Loss::Failing => tracing::warn!(stream, "a required peer is lost: commits are answered as unknown"),
+            Loss::Alone => {
+                tracing::warn!(stream, "a required peer is lost: going on alone, every commit is stamped so")
+            }
+        },
         Event::Fenced(by) => {
             tracing::error!(stream, term = %by.term, "fenced: a higher term exists; nothing more is acknowledged");
             primary.changed.notify_all();
@@ -365,6 +375,7 @@ impl Primary {
 
     /// Ends links, then the journal. What waits ends as unknown.
     pub(super) fn close(&self) -> Result<()> {
+        self.closing.store(true, Ordering::Relaxed);
         if let Some(links) = self.links.get() {
             match self.journal.board().ended() {
                 Some(End::Failed(reason)) => links.stop(&format!("the primary failed: {reason}")),

@@ -50,11 +50,18 @@ impl Ticket {
     /// The same with a deadline, or without one.
     pub fn wait_until(&self, level: Level, deadline: Option<Instant>) -> Result<Ack, WaitError> {
         self.primary.wait(level, self.lsn(), deadline)?;
-        // reached: this says how far it got, and does not wait
-        self.ticket.wait(level, Duration::ZERO)
+        // what was reached stays reached, even if the peer that held it is lost at this very moment
+        let board = self.primary.journal.board();
+        let now = board.level_of(self.lsn());
+        let level = match level {
+            Level::Committed => now.unwrap_or(Level::Durable),
+            level => now.map_or(level, |now| now.max(level)),
+        };
+        Ok(Ack { lsn: self.lsn(), epoch: self.epoch(), level, alone: board.remote().alone })
     }
 
-    /// For async code: resolves when the record has reached `level`. Cancel-safe.
+    /// For async code: resolves when the record has reached `level`, however long that takes: neither a time nor `Fail`
+    /// ends it. Cancel-safe.
     pub async fn level(&self, level: Level) -> Result<Ack, WaitError> {
         self.ticket.level(level).await
     }
