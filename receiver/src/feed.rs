@@ -82,7 +82,10 @@ pub(crate) async fn feed(
     }
     stream.remove(number);
     let (read, _) = reader.into_inner();
-    if let Some(write) = feed.outlet.take() {
+    let write = feed.outlet.take();
+    // the log may be wanted elsewhere while the other side reads its last message
+    drop((feed, stream));
+    if let Some(write) = write {
         read.unsplit(write).close().await;
     }
     reason
