@@ -67,7 +67,7 @@ pub(crate) struct Staging {
     /// Tips at the segment boundaries inside the group.
     pub(crate) boundaries: Vec<Tip>,
     run: Run,
-    reserved_to: Lsn,
+    pub(crate) reserved_to: Lsn,
 }
 
 #[derive(Debug)]

@@ -134,7 +134,11 @@ impl Journal {
         if run.range().is_empty() {
             return Ok(end);
         }
-        let reserved_to = self.reserve_to(end)?;
+        // only when it must: the flush thread may be syncing a spare, on a disk that hangs, and this one only receives
+        let reserved_to = match end > staging.reserved_to {
+            true => self.reserve_to(end)?,
+            false => staging.reserved_to,
+        };
         if !run.openings().is_empty() {
             // before evidence can move past an opening, the control file knows it
             self.change(|facts| {
