@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -52,6 +52,8 @@ pub(crate) enum Order {
     Hold,
     /// Hold syncs of the control file alone.
     HoldControl,
+    /// Hold the first sync of files that are to become segments.
+    HoldPool,
     Fail,
     Full,
 }
@@ -67,8 +69,8 @@ impl Held {
         self.holding.load(Ordering::SeqCst)
     }
 
-    fn obey(&self, control: bool) -> io::Result<()> {
-        let held = |order: &Order| *order == Order::Hold || control && *order == Order::HoldControl;
+    fn obey(&self, held_by: Order) -> io::Result<()> {
+        let held = |order: &Order| *order == Order::Hold || *order == held_by;
         let mut order = self.shared.0.lock().unwrap();
         if held(&order) {
             self.holding.fetch_add(1, Ordering::SeqCst);
@@ -94,12 +96,15 @@ struct HeldFile {
     disk: Held,
     file: Arc<dyn StorageFile>,
     control: bool,
+    /// Made for the pool, and not synced yet.
+    new: AtomicBool,
 }
 
 impl HeldFile {
     fn of(disk: &Held, path: &Path, file: Arc<dyn StorageFile>) -> Arc<dyn StorageFile> {
-        let control = path.file_name().is_some_and(|name| name == "control");
-        Arc::new(HeldFile { disk: disk.clone(), file, control })
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let (control, new) = (name == "control", AtomicBool::new(name.starts_with("new-")));
+        Arc::new(HeldFile { disk: disk.clone(), file, control, new })
     }
 }
 
@@ -142,7 +147,12 @@ impl StorageFile for HeldFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.obey(self.control)?;
+        let held_by = match self.new.swap(false, Ordering::SeqCst) {
+            true => Order::HoldPool,
+            false if self.control => Order::HoldControl,
+            false => Order::Hold,
+        };
+        self.disk.obey(held_by)?;
         self.file.sync()
     }
 

@@ -142,6 +142,32 @@ fn a_semi_sync_peer_whose_syncs_hang_still_receives() {
     primary.append(b"after").wait(Level::PeerDurable, LONG).unwrap();
 }
 
+/// Every receive once took the lock under which the next segment's file is made and synced.
+#[test]
+fn a_spare_whose_sync_hangs_holds_up_no_acknowledgement_of_what_is_received() {
+    let (a, b) = (Side::new(1), Side::new(2));
+    let receiving = Receiving::start(b.create(Role::Receiver), PLAIN);
+    let primary = Shipping::start(a.create(Role::Primary), PLAIN, vec![target(Mode::SemiSync, receiving.address())]);
+    primary.open();
+    let send = |bytes: usize| primary.append(&vec![1; bytes]).wait(Level::Received, LONG).unwrap();
+    send(10);
+    let spares = || std::fs::read_dir(b.path().join("pool")).unwrap().flatten().filter(is_spare).count();
+    until("there are spares", || spares() >= 2);
+    b.disk.order(Order::HoldPool);
+    while primary.journal.board().written().get() < 65 << 10 {
+        send(1000);
+    }
+    until("the next one hangs", || b.disk.holding() > 0);
+    for _ in 0..50 {
+        send(10);
+    }
+    b.disk.order(Order::Work);
+}
+
+fn is_spare(file: &std::fs::DirEntry) -> bool {
+    file.file_name().to_string_lossy().starts_with("spare-")
+}
+
 /// A connection's thread once wrote down what was committed. The control file was in the middle of a sync on a disk that
 /// hung, and so nothing was received any more. The flush thread writes it down now.
 #[test]
