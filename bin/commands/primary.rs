@@ -40,11 +40,9 @@ pub(crate) struct Args {
     /// Most bytes of log on disk [default: no bound]
     #[arg(long, value_name = "SIZE")]
     budget: Option<Size>,
-    /// Body of a segment, fixed when the stream is made [default: 64 MiB]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", help = segment_help())]
     segment: Option<SegmentSize>,
-    /// Largest record [default: 64 MiB]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", help = record_max_help())]
     record_max: Option<RecordSize>,
     #[command(flatten)]
     flags: Flags,
@@ -109,6 +107,15 @@ impl Args {
         })?;
         Ok(DepotOptions { name, at, schedule: schedule.to_string() })
     }
+}
+
+fn segment_help() -> String {
+    let default = journal::BODY_BYTES_DEFAULT >> 20;
+    format!("Body of a segment, fixed when the stream is made [default: {default} MiB]")
+}
+
+fn record_max_help() -> String {
+    format!("Largest record [default: {} MiB]", journal::RECORD_BYTES_MAX_DEFAULT >> 20)
 }
 
 /// A name that was given is what the certificate must be for; else the host that is dialled.

@@ -267,6 +267,11 @@ impl Drop for Links {
     }
 }
 
+/// A destination for people: its name, and its address unless that is its name.
+fn called(name: &str, address: &str) -> String {
+    if name == address { name.to_owned() } else { format!("{name} ({address})") }
+}
+
 impl State {
     /// What any peer or depot may still need.
     fn floor(&self) -> Lsn {
@@ -283,6 +288,6 @@ impl Shared {
 
     fn names(&self, indices: &[usize]) -> Vec<String> {
         let names = indices.iter().filter_map(|&index| self.options.targets.get(index));
-        names.map(|target| format!("{} ({})", target.peer.name, target.address)).collect()
+        names.map(|target| called(&target.peer.name, &target.address)).collect()
     }
 }

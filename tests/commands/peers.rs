@@ -241,6 +241,25 @@ fn spoil_a_batch(folder: &str) {
     }
 }
 
+/// What a service manager collects is read in files: no colours, no names of types, and one line for one change.
+#[test]
+fn a_lost_peer_is_one_line_in_plain_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = path(&folder, "P");
+    let mut receiver = Daemon::start(["receiver", "--data", &path(&folder, "R"), "--listen", "127.0.0.1:0"]);
+    let at = receiver.hear("listens on ");
+    let mut primary = Daemon::start(["primary", "--data", &data, "--stream", "log", "--to", &at]);
+    primary.hear("next: ");
+    run_with(["append", "log", "--data", &data], b"x\n").expect(0);
+    receiver.kill();
+    let line = primary.hear("a required peer is lost: commits wait for it");
+    let shown = run(["status", "--data", &data]).expect(0).prints("blocked").stdout;
+    assert!(!shown.contains(&format!("{at} peer {at}")) && !shown.contains(&format!("{at} ({at})")), "{shown}");
+    let said = primary.stop(Path::new(&data)).expect(0).stderr + &line;
+    assert!(!said.contains('\x1b'), "colours: {said:?}");
+    assert_eq!(said.matches("a required peer is lost").count(), 1, "{said}");
+}
+
 fn path(folder: &TempDir, name: &str) -> String {
     folder.path().join(name).to_str().unwrap().to_owned()
 }

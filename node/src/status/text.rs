@@ -61,7 +61,9 @@ impl Display for StreamStatus {
 impl Display for DestinationStatus {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let required = if self.required { ", required" } else { "" };
-        write!(f, "  to {:<9} {} {}, {}{required}: {}", self.name, self.kind, self.at, self.mode, self.state)?;
+        // by flags alone a destination is often called as its address
+        let at = if self.at == self.name { String::new() } else { format!(" {}", self.at) };
+        write!(f, "  to {:<9} {}{at}, {}{required}: {}", self.name, self.kind, self.mode, self.state)?;
         writeln!(f, "{}", heard(self.last_contact_ms))?;
         let positions = [
             ("received", self.received, self.lag_received),

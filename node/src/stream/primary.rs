@@ -340,7 +340,7 @@ impl Primary {
         let status = links.status();
         let waiting = |name: &String| status.waiting_for.contains(name) || status.lost.contains(name);
         let peers = status.peers.iter().filter(|peer| waiting(&peer.name));
-        peers.map(|peer| format!("{} ({})", peer.name, peer.address)).collect()
+        peers.map(PeerStatus::called).collect()
     }
 
     /// Why it takes no appends.

@@ -58,6 +58,13 @@ pub struct PeerStatus {
     pub trouble: Option<LinkTrouble>,
 }
 
+impl PeerStatus {
+    /// It for people: its name, and its address unless that is its name.
+    pub fn called(&self) -> String {
+        super::called(&self.name, &self.address)
+    }
+}
+
 /// What went wrong with a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkTrouble {
