@@ -23,6 +23,8 @@
 
 mod action;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -44,6 +46,8 @@ pub struct Intake {
     generation: u64,
     /// A sync that was ordered hasn't answered yet.
     syncing: bool,
+    /// A cut that was ordered hasn't answered yet: where the log ends is not known.
+    cutting: bool,
     apply_to: Lsn,
     failed: Option<String>,
     session: Option<Session>,
@@ -61,6 +65,7 @@ impl Intake {
             checkpoint: Lsn::ZERO,
             generation: 0,
             syncing: false,
+            cutting: false,
             apply_to,
             failed: None,
             session: None,
@@ -132,8 +137,9 @@ impl Intake {
         if let Some(reason) = self.failed.clone() {
             return self.turn_away(link, None, Refusal::Unable { reason });
         }
-        // a verified run is being written: its end isn't known yet
-        if self.log.instead.is_none() && *self.cursor.tip() != self.log.tip {
+        // a verified run is being written, or a tail is being cut: the end isn't known yet
+        let moving = self.cutting || *self.cursor.tip() != self.log.tip;
+        if self.log.instead.is_none() && moving {
             return self.turn_away(link, None, Refusal::Busy);
         }
         match agree(&theirs, &own) {
@@ -245,6 +251,7 @@ impl Intake {
         // a sync in progress covers what is no longer there
         self.generation += 1;
         self.syncing = false;
+        self.cutting = false;
         if self.log.durable.lsn > end.lsn {
             self.log.durable = end;
         }
@@ -276,6 +283,7 @@ impl Intake {
     /// primary is told why. A failed sync is [`Intake::handle_sync_failed`].
     pub fn handle_failed(&mut self, link: u64, reason: &str) {
         self.cursor = Cursor::new(self.log.geometry, self.log.tip);
+        self.cutting = false;
         if self.session_of(link).is_some() {
             self.refuse(Refusal::Unable { reason: reason.into() });
         }
@@ -387,6 +395,7 @@ impl Intake {
             Agreement::Stream { .. } => self.ready(start.session),
             Agreement::Cut { to, .. } => {
                 session.phase = Phase::Cutting { start };
+                self.cutting = true;
                 self.actions.push_back(Action::Cut { link, to });
             }
             Agreement::TakeBack { from, to } => {

@@ -225,3 +225,111 @@ impl Place {
         Standing { mode, marks, away: matches!(self, Place::Away { .. }), behind: matches!(self, Place::Behind { .. }) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AFTER: Duration = Duration::from_secs(5);
+
+    fn at(lsn: u64) -> Option<Marks> {
+        let lsn = Lsn::new(lsn);
+        Some(Marks { received: lsn, durable: lsn, ..Marks::default() })
+    }
+
+    fn gate(need: Need, modes: &[Mode], on_loss: OnLoss) -> (Gate, Instant) {
+        let members: Vec<Member> = modes.iter().map(|&mode| Member { mode, on_loss }).collect();
+        (Gate::new(need, &members, Lsn::ZERO), Instant::now())
+    }
+
+    #[test]
+    fn stays_closed_until_every_required_peer_was_met_however_long_it_takes() {
+        let alone = OnLoss::Alone { after: AFTER };
+        let (mut gate, now) = gate(Need::All, &[Mode::Sync, Mode::SemiSync, Mode::Async], alone);
+        let verdict = gate.update(now, Lsn::new(9), &[None, None, None]);
+        assert_eq!((verdict.open, verdict.waiting_for, verdict.remote.promised), (false, vec![0, 1], Lsn::ZERO));
+        // one of them is met and lost again: no length of absence makes up for the other
+        gate.update(now, Lsn::new(9), &[at(9), None, None]);
+        let verdict = gate.update(now + AFTER * 100, Lsn::new(9), &[None, None, None]);
+        assert_eq!((verdict.open, verdict.waiting_for, verdict.remote.promised), (false, vec![1], Lsn::ZERO));
+        assert!(gate.update(now, Lsn::new(9), &[at(9), at(9), None]).open);
+        // once open it stays open
+        assert!(gate.update(now, Lsn::new(9), &[None, None, None]).open);
+    }
+
+    #[test]
+    fn peers_that_promise_nothing_are_not_waited_for() {
+        let (mut gate, now) = gate(Need::All, &[Mode::Async], OnLoss::Block);
+        let verdict = gate.update(now, Lsn::new(9), &[None]);
+        assert_eq!((verdict.open, verdict.remote.promised, verdict.committed), (true, Lsn::MAX, Lsn::new(9)));
+    }
+
+    #[test]
+    fn a_quorum_opens_with_any_k() {
+        let (mut gate, now) = gate(Need::Quorum(1), &[Mode::Sync, Mode::Sync], OnLoss::Block);
+        assert!(!gate.update(now, Lsn::ZERO, &[None, None]).open);
+        let verdict = gate.update(now, Lsn::new(9), &[None, at(7)]);
+        assert_eq!((verdict.open, verdict.remote.promised, verdict.loss), (true, Lsn::new(7), Loss::None));
+    }
+
+    #[test]
+    fn alone_begins_after_its_time_and_ends_when_the_peer_has_caught_up() {
+        let (mut gate, now) = gate(Need::All, &[Mode::Sync], OnLoss::Alone { after: AFTER });
+        gate.update(now, Lsn::new(5), &[at(5)]);
+        let verdict = gate.update(now, Lsn::new(9), &[None]);
+        assert_eq!((verdict.remote.promised, verdict.remote.alone, verdict.loss), (Lsn::ZERO, false, Loss::Waiting));
+        assert_eq!(gate.poll_timeout(), Some(now + AFTER));
+
+        let verdict = gate.update(now + AFTER, Lsn::new(9), &[None]);
+        assert_eq!((verdict.remote.promised, verdict.remote.alone, verdict.loss), (Lsn::MAX, true, Loss::Alone));
+        assert_eq!(verdict.committed, Lsn::new(5), "what was committed alone is not announced");
+
+        // back, but far behind: commits go on alone
+        let far = 9 + 2 * RETURN_SLACK_BYTES;
+        let verdict = gate.update(now + AFTER, Lsn::new(far), &[at(5)]);
+        assert_eq!((verdict.remote.promised, verdict.remote.alone), (Lsn::MAX, true));
+        // near: commits wait for it again, and are stamped until it has what was committed without it
+        let verdict = gate.update(now + AFTER, Lsn::new(far), &[at(far - 8)]);
+        assert_eq!((verdict.remote.promised, verdict.remote.alone), (Lsn::new(far - 8), true));
+        let verdict = gate.update(now + AFTER, Lsn::new(far + 8), &[at(far)]);
+        assert_eq!((verdict.remote.promised, verdict.remote.alone, verdict.loss), (Lsn::new(far), false, Loss::None));
+    }
+
+    #[test]
+    fn a_peer_that_is_lost_while_it_catches_up_is_away_at_once() {
+        let (mut gate, now) = gate(Need::All, &[Mode::Sync], OnLoss::Alone { after: AFTER });
+        gate.update(now, Lsn::new(5), &[at(5)]);
+        gate.update(now, Lsn::new(9), &[None]);
+        gate.update(now + AFTER, Lsn::new(9), &[None]);
+        gate.update(now + AFTER, Lsn::new(9), &[at(6)]);
+        assert_eq!(gate.update(now + AFTER, Lsn::new(9), &[None]).loss, Loss::Alone);
+    }
+
+    #[test]
+    fn fail_answers_after_its_time_and_asks_for_nothing_more() {
+        let (mut gate, now) = gate(Need::All, &[Mode::Sync], OnLoss::Fail { after: AFTER });
+        gate.update(now, Lsn::new(5), &[at(5)]);
+        assert_eq!(gate.update(now, Lsn::new(9), &[None]).loss, Loss::Waiting);
+        let verdict = gate.update(now + AFTER, Lsn::new(9), &[None]);
+        assert_eq!((verdict.loss, verdict.remote.promised), (Loss::Failing, Lsn::ZERO));
+        assert_eq!(gate.poll_timeout(), None, "a driver that follows it would never sleep");
+        assert_eq!(gate.update(now + AFTER, Lsn::new(9), &[at(9)]).loss, Loss::None);
+    }
+
+    #[test]
+    fn block_waits_for_ever() {
+        let (mut gate, now) = gate(Need::All, &[Mode::SemiSync], OnLoss::Block);
+        gate.update(now, Lsn::new(5), &[at(5)]);
+        let verdict = gate.update(now + AFTER * 1000, Lsn::new(9), &[None]);
+        assert_eq!((verdict.loss, verdict.remote.promised, gate.poll_timeout()), (Loss::Waiting, Lsn::ZERO, None));
+    }
+
+    #[test]
+    fn the_operators_word_opens_it_and_every_commit_is_stamped() {
+        let (mut gate, now) = gate(Need::All, &[Mode::Sync], OnLoss::Block);
+        gate.waive();
+        let verdict = gate.update(now, Lsn::new(9), &[None]);
+        assert_eq!((verdict.open, verdict.remote.promised, verdict.remote.alone), (true, Lsn::MAX, true));
+        assert!(!gate.update(now, Lsn::new(9), &[at(9)]).remote.alone);
+    }
+}

@@ -26,6 +26,8 @@
 
 mod action;
 mod flow;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -51,6 +53,8 @@ pub struct Peer {
     dice: u64,
     local: Local,
     remembered: Option<(NodeId, Place)>,
+    /// Acknowledged as durable and not there any more: lost, if its chain still stands in our log.
+    missing: Option<(Place, Lsn)>,
     trouble: Option<PeerState>,
     actions: VecDeque<Action>,
 }
@@ -98,6 +102,7 @@ impl Peer {
             dice: options.seed | 1,
             local: Local::default(),
             remembered: None,
+            missing: None,
             trouble: None,
             actions: VecDeque::new(),
             options,
@@ -212,8 +217,7 @@ impl Peer {
         self.pump(now);
     }
 
-    /// The receiver's greeting. `remembered`: what the control file keeps of that node, if its chain still stands in the
-    /// own log.
+    /// The receiver's greeting. `remembered`: what the control file keeps of that node.
     pub fn handle_greeting(&mut self, now: Instant, link: u64, theirs: &Greeting, remembered: Option<Place>) {
         let opened = self.local.opened;
         let Some(linked) = self.linked(link) else { return };
@@ -252,6 +256,12 @@ impl Peer {
 
     /// The own chain at a position that [`Action::Look`] asked for; `None` when no entry ends there.
     pub fn handle_looked(&mut self, now: Instant, link: u64, at: Lsn, chain: Option<Chain>) {
+        // a log that was cut since, here, owes us nothing there
+        if let Some((acknowledged, end)) = self.missing.take_if(|(place, _)| place.lsn == at)
+            && chain == Some(acknowledged.chain)
+        {
+            self.actions.push_back(Action::Report(Notice::LostDurable { acknowledged, end }));
+        }
         let Some(linked) = self.linked(link) else { return };
         match &mut linked.phase {
             Phase::Looking { theirs, at: place } if place.lsn == at => {
@@ -414,9 +424,11 @@ impl Peer {
         let node = theirs.node.id;
         let known = self.remembered.filter(|(of, _)| *of == node).map(|(_, place)| place);
         let remembered = known.into_iter().chain(remembered).max_by_key(|place| place.lsn);
-        self.remembered = remembered.map(|place| (node, place));
-        if let Some(acknowledged) = remembered.filter(|place| place.lsn > theirs.end.lsn) {
-            self.actions.push_back(Action::Report(Notice::LostDurable { acknowledged, end: theirs.end.lsn }));
+        // what it lost is owed to it again
+        self.remembered = known.filter(|place| place.lsn <= theirs.end.lsn).map(|place| (node, place));
+        self.missing = remembered.filter(|place| place.lsn > theirs.end.lsn).map(|place| (place, theirs.end.lsn));
+        if let Some((place, _)) = self.missing {
+            self.actions.push_back(Action::Look { link: self.link, at: place.lsn });
         }
         let skew = i128::from(theirs.clock.as_nanos()) - i128::from(own.clock.as_nanos());
         if skew.unsigned_abs() > SKEW_MAX.as_nanos() {

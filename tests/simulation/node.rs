@@ -339,7 +339,6 @@ impl Node {
         match (lane, message) {
             (Some((lane, link)), Message::Greeting(theirs)) => {
                 let remembered = self.log.control.remembered.get(&theirs.node.id).copied();
-                let remembered = remembered.filter(|place| self.log.chain_at(place.lsn) == Some(place.chain));
                 lane.peer.handle_greeting(now, link, &theirs, remembered);
             }
             (Some((lane, link)), message) => {
