@@ -395,3 +395,71 @@ pub struct Stopping {
     /// Its data folder.
     pub data: PathBuf,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+
+    /// The text is read as the value and written from it: docs/FORMAT.md, "Control socket".
+    #[track_caller]
+    fn stands_for<T: Serialize + DeserializeOwned + Debug>(text: &str, value: &T) {
+        assert_eq!(serde_json::to_string(value).expect("it has a text"), text);
+        let read: T = serde_json::from_str(text).expect("it is read");
+        assert_eq!(format!("{read:?}"), format!("{value:?}"));
+    }
+
+    fn request(command: Command) -> Request {
+        Request { schema: SCHEMA, command }
+    }
+
+    /// Schema 1 as it was first released: a client of it is understood.
+    #[test]
+    fn schema_one_stays_as_it_is() {
+        let stream = || "log".to_owned();
+        let append = Append { stream: stream(), wait: Level::PeerDurable, timeout_ms: Some(2000) };
+        let text = r#"{"schema":1,"command":{"append":{"stream":"log","wait":"peer-durable","timeout_ms":2000}}}"#;
+        stands_for(text, &request(Command::Append(append)));
+        let tail = |from| request(Command::Tail(TailFrom { stream: stream(), from, follow: false }));
+        let tails = [(From::Start, r#""start""#), (From::Lsn(8), r#"{"lsn":8}"#), (From::Time(9), r#"{"time":9}"#)];
+        for (from, text) in tails {
+            let text =
+                format!(r#"{{"schema":1,"command":{{"tail":{{"stream":"log","from":{text},"follow":false}}}}}}"#);
+            stands_for(&text, &tail(from));
+        }
+        let wait = Wait { stream: stream(), until: Until::InSync, lsn: None, timeout_ms: None };
+        let text = r#"{"schema":1,"command":{"wait":{"stream":"log","until":"in-sync","lsn":null,"timeout_ms":null}}}"#;
+        stands_for(text, &request(Command::Wait(wait)));
+        let promote = Promote { stream: stream(), accept_loss: true, wait_for_peer: false };
+        let text = r#"{"schema":1,"command":{"promote":{"stream":"log","accept_loss":true,"wait_for_peer":false}}}"#;
+        stands_for(text, &request(Command::Promote(promote)));
+        stands_for(r#"{"schema":1,"command":"stop"}"#, &request(Command::Stop));
+        let acked = Acked { count: 2, lsn: 320, term: 1, run: 3, level: Level::Durable, alone: true };
+        let text = r#"{"acked":{"count":2,"lsn":320,"term":1,"run":3,"level":"durable","alone":true}}"#;
+        stands_for(text, &Done::Acked(acked));
+        let failure = Failure::new(Class::Unknown, "late").at(journal::Lsn::new(8));
+        let text = r#"{"error":{"class":"unknown","message":"late","lsn":8}}"#;
+        stands_for(text, &Answer::<()>::Error(failure));
+    }
+
+    #[test]
+    fn every_word_is_read_back() {
+        for level in Level::ALL {
+            assert_eq!(Level::from_name(level.name()), Some(level));
+            assert_eq!(serde_json::to_string(&level).expect("a text"), format!("{:?}", level.name()));
+        }
+        for until in Until::ALL {
+            assert_eq!(Until::from_name(until.name()), Some(until));
+            assert_eq!(serde_json::to_string(&until).expect("a text"), format!("{:?}", until.name()));
+        }
+    }
+
+    #[test]
+    fn a_class_of_a_later_version_is_a_failure_like_any_other() {
+        let failure = Failure { class: "tomorrow".into(), ..Failure::new(Class::Full, "x") };
+        assert_eq!(failure.class(), Class::Io);
+    }
+}
