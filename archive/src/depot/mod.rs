@@ -95,6 +95,14 @@ impl Depot {
         Ok(Depot { folder, stream: Some(stream) })
     }
 
+    /// Whether [`Depot::create`] would find the stream's folder and make nothing. Blocking.
+    ///
+    /// # Errors
+    /// `Refused` when the name can't be that of a folder.
+    pub fn exists(root: &Path, name: &str, stream: StreamId) -> Result<bool> {
+        Ok(root.join(folder_name(name, stream)?).join(BATCHES).is_dir())
+    }
+
     /// The stream's folder itself, as [`Depot::list`] names it.
     ///
     /// # Errors

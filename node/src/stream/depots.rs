@@ -113,7 +113,9 @@ fn feed(builder: &StreamBuilder, journal: &Journal, options: &DepotOptions) -> R
     let batch = BatchOptions::new(schedule, &spool);
     let spawned = match &options.at {
         DepotAt::Folder(root) => {
-            let link = FolderLink::new(root, &builder.name, journal.stream());
+            // beside the spool, whose folder is emptied
+            let met = builder.spool.join(format!("{}.met", spool_name(&options.name)));
+            let link = FolderLink::new(root, &builder.name, journal.stream()).remembered_in(met);
             Batches::spawn(batch, journal.clone(), link, Time::now)
         }
         DepotAt::Node { address, tls_name } => {

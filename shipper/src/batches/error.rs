@@ -1,5 +1,8 @@
 //! Why a batch didn't arrive.
 
+use std::io;
+use std::path::PathBuf;
+
 use journal::Class;
 
 use super::Trouble;
@@ -22,7 +25,27 @@ pub enum ShipError {
     Journal(#[from] journal::Error),
     /// The runtime of the link could not be started.
     #[error("start the link's runtime: {0}")]
-    Runtime(#[source] std::io::Error),
+    Runtime(#[source] io::Error),
+    /// A depot that was there before is gone.
+    #[error(
+        "{}: this stream's depot was here before and is gone. Is its disk mounted? Nothing is shipped until it is back. To begin a new depot here, remove {}",
+        root.display(), met.display()
+    )]
+    Gone {
+        /// Where it was.
+        root: PathBuf,
+        /// What remembers it.
+        met: PathBuf,
+    },
+    /// What remembers a depot can't be read or written.
+    #[error("remember the depot in {}: {cause}", path.display())]
+    Remember {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        cause: io::Error,
+    },
     /// The depot's node answered out of turn.
     #[error("the depot's node answered {found} where {wanted} was due")]
     OutOfTurn {
@@ -50,6 +73,12 @@ impl ShipError {
             ShipError::Wire(error) => error.class(),
             ShipError::Journal(error) => error.class(),
             ShipError::Runtime(_) => Class::Io,
+            // a disk that is mounted again should be noticed soon
+            ShipError::Gone { .. } => Class::Io,
+            ShipError::Remember { cause, .. } => match cause.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Class::Full,
+                _ => Class::Io,
+            },
             ShipError::OutOfTurn { .. } => Class::Incompatible,
             ShipError::Stopped => Class::Unknown,
         }

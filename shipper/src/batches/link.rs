@@ -1,5 +1,7 @@
 //! The way to a depot: a folder here, or a node elsewhere.
 
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,25 +47,55 @@ pub trait DepotLink: Send {
 }
 
 /// A depot in a folder of this machine.
+///
+/// Made where there is none, once: a depot that was there before and is gone is not made anew, because the disk that it
+/// lies on may not be mounted.
 #[derive(Debug)]
 pub struct FolderLink {
     root: PathBuf,
     name: String,
     stream: StreamId,
     depot: Option<Depot>,
+    /// The file that remembers which depot was there.
+    met: Option<PathBuf>,
 }
 
 impl FolderLink {
     /// The depot at `root`; the stream's folder in it is made when the way is opened.
     pub fn new(root: &Path, name: &str, stream: StreamId) -> FolderLink {
-        FolderLink { root: root.to_owned(), name: name.to_owned(), stream, depot: None }
+        FolderLink { root: root.to_owned(), name: name.to_owned(), stream, depot: None, met: None }
+    }
+
+    /// The same, remembered in this file from the first time on that it was opened.
+    #[must_use]
+    pub fn remembered_in(self, met: impl Into<PathBuf>) -> FolderLink {
+        FolderLink { met: Some(met.into()), ..self }
     }
 
     fn depot(&mut self) -> Result<&Depot, ShipError> {
         if self.depot.is_none() {
-            self.depot = Some(Depot::create(&self.root, &self.name, self.stream)?);
+            self.depot = Some(self.open_or_create()?);
         }
         self.depot.as_ref().ok_or(ShipError::Stopped)
+    }
+
+    fn open_or_create(&self) -> Result<Depot, ShipError> {
+        let Some(met) = &self.met else { return Ok(Depot::create(&self.root, &self.name, self.stream)?) };
+        // another place under the same name is another depot
+        let says = format!("{} {}\n", self.stream, self.root.display());
+        let known = match fs::read(met) {
+            Ok(text) => text == says.as_bytes(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(cause) => return Err(ShipError::Remember { path: met.clone(), cause }),
+        };
+        if known && !Depot::exists(&self.root, &self.name, self.stream)? {
+            return Err(ShipError::Gone { root: self.root.clone(), met: met.clone() });
+        }
+        let depot = Depot::create(&self.root, &self.name, self.stream)?;
+        if !known {
+            remember(met, &says).map_err(|cause| ShipError::Remember { path: met.clone(), cause })?;
+        }
+        Ok(depot)
     }
 }
 
@@ -82,7 +114,18 @@ impl DepotLink for FolderLink {
     }
 
     fn close(&mut self) {
-        // a depot on a disk that was unmounted meanwhile is made anew, or its absence noticed
+        // the next time its absence is noticed
         self.depot = None;
     }
+}
+
+fn remember(path: &Path, text: &str) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let aside = path.with_extension("new");
+    let mut file = File::create(&aside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&aside, path)?;
+    File::open(folder)?.sync_all()
 }

@@ -254,6 +254,42 @@ fn failures_are_retried_later_and_later_with_the_same_bytes() {
     assert_eq!(turn(&mut core, secs(200)).last_error, None);
 }
 
+/// A depot's disk was not mounted: an empty mount point looked like a new depot, and the whole stream went to the wrong
+/// disk. What was there once is remembered now, and missed.
+#[test]
+fn a_depot_that_is_gone_is_not_made_anew() {
+    let scene = Scene::new();
+    let met = scene.dir.path().join("spools/night.met");
+    let link = || scene.folder().remembered_in(&met);
+    let core = || BatchCore::new(scene.options("every 1s"), scene.journal.clone(), link());
+    let one = append(&scene.journal, &["one"]);
+    assert_eq!(turn(&mut core(), secs(0)).shipped, Some(one));
+    let away = scene.dir.path().join("away");
+    std::fs::rename(scene.root(), &away).expect("unmounted");
+    std::fs::create_dir(scene.root()).expect("the mount point");
+    append(&scene.journal, &["two"]);
+    let mut running = core();
+    let status = turn(&mut running, secs(10));
+    let said = status.last_error.expect("it is missed");
+    for part in [&scene.root(), &met] {
+        assert!(said.contains(part.to_str().expect("text")), "{said}");
+    }
+    assert_eq!(std::fs::read_dir(scene.root()).expect("list").count(), 0, "nothing is made in its place");
+    // mounted again, it goes on by itself where it was
+    std::fs::remove_dir(scene.root()).expect("empty");
+    std::fs::rename(away, scene.root()).expect("mounted");
+    running.request(Lsn::MAX);
+    assert_eq!(turn(&mut running, secs(20)).last_error, None);
+    assert_eq!(scene.restored(), ["one", "two"]);
+    // the operator's word makes a new one
+    std::fs::remove_dir_all(scene.root()).expect("lost");
+    std::fs::remove_file(&met).expect("forgotten");
+    let mut anew = core();
+    anew.request(Lsn::MAX);
+    assert_eq!(turn(&mut anew, secs(30)).last_error, None);
+    assert_eq!(scene.restored(), ["one", "two"]);
+}
+
 #[test]
 fn a_spooled_batch_that_no_longer_fits_is_cut_anew() {
     let scene = Scene::new();
