@@ -87,3 +87,53 @@ impl From<OnLoss> for shipper::OnLoss {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::file::File;
+    use crate::resolve::resolve;
+
+    #[test]
+    fn every_word_of_the_file_reaches_the_node() {
+        let text = r#"Towline(data: "/d", tls: (dir: "/pki"), nodes: {"a": "h:1", "b": "h:2", "c": "h:3"}, streams: {"s": (
+            volumes: [Records(name: "s")], starts_on: "a",
+            peers: {"b": (mode: SemiSync, on_loss: Fail(after: "3s"))},
+            depots: {"far": (at: "c", schedule: "every 15m"), "near": (at: "/mnt", schedule: "64 MiB")},
+            journal: (budget: "1 GiB", segment: "1 MiB", record_max: "2 MiB"),
+        )}, dead_after: "7s", stop_timeout: "8s")"#;
+        let path = Path::new("all.ron");
+        let file = File::parse(path, text).unwrap();
+        let on = |name: &str| resolve(path, &file, &name.parse().unwrap()).unwrap().options();
+        let options = on("a");
+        assert_eq!((options.data.as_path(), options.name.as_deref()), (Path::new("/d"), Some("a")));
+        assert_eq!((options.listen.as_deref(), &options.security), (Some("h:1"), &node::Security::Tls("/pki".into())));
+        assert_eq!((options.dead_after, options.stop_timeout), (Duration::from_secs(7), Duration::from_secs(8)));
+        let [stream] = &options.streams[..] else { panic!("one stream") };
+        assert_eq!((stream.name.as_str(), stream.first), ("s", FirstRole::Primary));
+        let on_loss = shipper::OnLoss::Fail { after: Duration::from_secs(3) };
+        let peer = |name: &str, address: &str| PeerOptions {
+            name: name.into(),
+            address: address.into(),
+            tls_name: Some(name.into()),
+            mode: wire::Mode::SemiSync,
+            on_loss,
+        };
+        assert_eq!(stream.peers, [peer("b", "h:2")]);
+        let far = DepotAt::Node { address: "h:3".into(), tls_name: Some("c".into()) };
+        let depot = |name: &str, at, schedule: &str| DepotOptions { name: name.into(), at, schedule: schedule.into() };
+        let near = DepotAt::Folder("/mnt".into());
+        assert_eq!(stream.depots, [depot("far", far, "every 15m"), depot("near", near, "64 MiB")]);
+        assert_eq!(stream.budget_bytes, Some(1 << 30));
+        assert_eq!((stream.segment_bytes, stream.record_bytes_max), (Some(1 << 20), Some(2 << 20)));
+
+        let receiver = on("b").streams.remove(0);
+        assert_eq!((receiver.first, &receiver.peers[..]), (FirstRole::Receiver, &[peer("a", "h:1")][..]));
+        // a node that keeps batches says nothing of the stream, but it listens
+        let keeper = on("c");
+        assert_eq!((keeper.streams.len(), keeper.listen.as_deref()), (0, Some("h:3")));
+    }
+}

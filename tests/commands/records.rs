@@ -1,13 +1,17 @@
 //! Records in and out of a running node.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::daemon::Daemon;
-use crate::support::{Ended, run, run_with};
+use crate::support::{Ended, run, run_with, towline};
 
 /// A primary of the stream `log` without peers.
 struct Lone {
@@ -112,6 +116,24 @@ fn acknowledgements_are_cumulative_and_name_their_level() {
     let json = node.append(b"x\n", &["--acks", "--json"]).expect(0).stdout;
     let last: serde_json::Value = serde_json::from_str(json.lines().last().unwrap()).unwrap();
     assert_eq!((&last["schema"], &last["done"]["count"]), (&1.into(), &1.into()));
+}
+
+#[test]
+fn an_acknowledgement_is_printed_when_it_arrives_not_at_the_end() {
+    let node = Lone::start(&[]);
+    let words = ["append", "log", "--acks", "--data", &node.data()];
+    let mut child = towline(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    let (send, lines) = channel();
+    thread::spawn(move || stdout.lines().map_while(Result::ok).all(|line| send.send(line).is_ok()));
+    for count in 1..=3 {
+        stdin.write_all(b"record\n").unwrap();
+        let line = lines.recv_timeout(Duration::from_secs(60)).expect("an acknowledgement before the input ends");
+        assert!(line.starts_with(&format!("acked {count} ")), "{line}");
+    }
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]
