@@ -221,3 +221,27 @@ fn there_must_be_a_peer_to_wait_for() {
     assert_eq!(class(b.promote_and_wait()), Class::Usage);
     a.append(Level::PeerDurable, LONG, &["two"]).expect("nothing has changed");
 }
+
+/// The machine stopped after the term was durable and before anything was written in it.
+#[test]
+fn a_promotion_that_was_cut_short_goes_on_at_the_next_start() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let b = start(receiver(dir.path(), "b", None));
+    let peer = b.peer();
+    let mut options = receiver(dir.path(), "b", Some(&b.address()));
+    let a = start(primary(dir.path(), "a", [peer]));
+    a.append(Level::PeerDurable, LONG, &["one"]).expect("acknowledged");
+    a.stop();
+    b.stop();
+    let journal = dir.path().join("b/streams").join(crate::support::STREAM).join("journal");
+    let journal = journal::Journal::open(&journal, Default::default()).expect("a journal");
+    journal.see_term(journal::TermSeen { term: journal::Term(2), id: 7 }).expect("seen");
+    journal.set_role(journal::Role::Primary).expect("set");
+    journal.close().expect("closed");
+    options.name = None;
+    let b = start(options);
+    let acked = b.append(Level::Committed, LONG, &["two"]).expect("acknowledged");
+    assert_eq!((acked.term, acked.run, acked.alone), (2, 1, true));
+    assert_eq!(b.stream().destinations, [], "it doesn't take itself for its peer");
+    assert_eq!(b.records(), ["one", "two"]);
+}

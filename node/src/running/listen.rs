@@ -13,19 +13,23 @@ use crate::error::{Error, Result};
 use crate::receiving::Silent;
 
 impl Node {
-    /// Binds the address for other nodes and serves it.
-    pub(super) fn listen(self: &Arc<Self>) -> Result<Option<Server>> {
+    /// Binds the address for other nodes. Nobody is served yet.
+    pub(super) fn bind(&self) -> Result<Option<TcpListener>> {
         let Some(address) = &self.options.listen else { return Ok(None) };
         let cannot = |source| Error::Listen { address: address.clone(), source };
         let found = address.to_socket_addrs().map_err(cannot)?.next();
         let found = found.ok_or_else(|| cannot(std::io::ErrorKind::AddrNotAvailable.into()))?;
         let listener = TcpListener::bind(found).map_err(cannot)?;
+        // set once, by the only thread that listens
+        let _ = self.listen.set(listener.local_addr().map_err(cannot)?);
+        Ok(Some(listener))
+    }
+
+    /// Serves other nodes.
+    pub(super) fn serve(self: &Arc<Self>, listener: TcpListener) -> Result<Server> {
         let depots = Arc::new(DepotRoom { root: self.data.depots() });
         let rooms = Rooms { streams: self.clone(), depots: Some(depots) };
-        let server = Server::start(listener, self.security.clone(), rooms)?;
-        // set once, by the only thread that listens
-        let _ = self.listen.set(server.address());
-        Ok(Some(server))
+        Ok(Server::start(listener, self.security.clone(), rooms)?)
     }
 }
 

@@ -59,7 +59,9 @@ pub fn run(options: Options, stop: &Stop, ready: impl FnOnce(&Ready)) -> Result<
         listen: OnceLock::new(),
         failure: Mutex::default(),
     });
-    let server = match node.open_streams().and_then(|()| node.listen()) {
+    let port = node.bind()?;
+    let opened = node.open_streams();
+    let server = match opened.and_then(|()| port.map(|port| node.serve(port)).transpose()) {
         Ok(server) => server,
         Err(error) => {
             // what runs already ends in order; the error is what counts

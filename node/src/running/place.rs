@@ -15,7 +15,7 @@ use crate::options::{FirstRole, StreamOptions};
 use crate::promotion::{self, Before};
 use crate::receiving::Receiving;
 use crate::status::{RoleName, State, StreamStatus};
-use crate::stream::{self, Me, Stream, StreamBuilder, fenced_step, fill_status, newest_policy, peers_of, take_over};
+use crate::stream::{self, Stream, StreamBuilder, fenced_step, fill_status, newest_policy, peers_of, take_over};
 
 /// A stream and what runs for it.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Place {
         }
         let stream = journal.stream();
         let running = match journal.role() {
-            Role::Primary => Running::Primary(builder(node, name, journal, None).start()?),
+            Role::Primary => Running::Primary(builder(node, name, journal).start()?),
             Role::Receiver => Running::Receiver(receive(node, name, journal, &folder)?),
             Role::Fenced => Running::Fenced(journal),
         };
@@ -191,7 +191,7 @@ impl Place {
             Running::Closed => return Err(Error::Closed.into()),
         };
         before.doubts(role).settle(&self.name, wanted.accept_loss)?;
-        if wanted.wait_for_peer && !builder(node, &self.name, journal.clone(), Some(&node.me())).has_required() {
+        if wanted.wait_for_peer && !builder(node, &self.name, journal.clone()).has_required() {
             let message = format!("{} has no peer to wait for", self.name);
             return Err(
                 Failure::new(Class::Usage, message).hint("promote it without --wait-for-peer, or configure a peer")
@@ -202,7 +202,7 @@ impl Place {
             receiving.retire("the primary", term);
         }
         let promoted = take_over(&journal, term).and_then(|kept| {
-            let builder = builder(node, &self.name, journal.clone(), Some(&node.me()));
+            let builder = builder(node, &self.name, journal.clone());
             Ok((kept, builder.promoted(wanted.wait_for_peer).start()?))
         });
         match promoted {
@@ -267,10 +267,11 @@ fn before(node: &Node, receiving: &Receiving) -> Before {
 }
 
 /// What a primary is made of: the options, or what the stream's own policy says where they say nothing of peers.
-///
-/// `me`: see [`peers_of`].
-fn builder(node: &Node, name: &str, journal: Journal, me: Option<&Me>) -> StreamBuilder {
+fn builder(node: &Node, name: &str, journal: Journal) -> StreamBuilder {
     let policy = newest_policy(&journal);
+    // what another primary wrote names this node as well
+    let foreign = journal.history().last().is_some_and(|opening| opening.node != journal.node());
+    let me = foreign.then(|| node.me());
     let mut builder = Stream::builder(journal)
         .name(name)
         .node(node.info())
@@ -287,7 +288,7 @@ fn builder(node: &Node, name: &str, journal: Journal, me: Option<&Me>) -> Stream
         && let Some(policy) = policy
     {
         builder = builder.need(policy.need);
-        builder = peers_of(&policy, me).into_iter().fold(builder, StreamBuilder::peer);
+        builder = peers_of(&policy, me.as_ref()).into_iter().fold(builder, StreamBuilder::peer);
     }
     builder
 }
@@ -299,7 +300,7 @@ fn receive(node: &Node, name: &str, journal: Journal, folder: &StreamFolder) -> 
 /// After a promotion that failed half-way: whatever the control file says now.
 fn reopened(node: &Node, name: &str, journal: Journal, folder: &StreamFolder) -> Running {
     let running = match journal.role() {
-        Role::Primary => builder(node, name, journal, None).start().map(Running::Primary),
+        Role::Primary => builder(node, name, journal).start().map(Running::Primary),
         Role::Receiver => receive(node, name, journal, folder).map(Running::Receiver),
         Role::Fenced => Ok(Running::Fenced(journal)),
     };

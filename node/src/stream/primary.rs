@@ -60,13 +60,17 @@ pub(super) fn start(builder: StreamBuilder) -> Result<super::Stream> {
     let options = links_options(&builder)?;
     journal.spawn_flusher()?;
     let depots = Depots::start(&builder, &journal)?;
+    // a promotion that a crash cut short: its term is durable, and nobody has written in it
+    let history = journal.history();
+    let unfinished = history.last().is_some() && journal.term_seen().term > history.term_seen().term;
+    let promoted = builder.promotion.is_some() || unfinished;
     let primary = Arc::new(Primary {
         name: builder.name,
         journal: journal.clone(),
-        reason: match builder.promotion {
-            Some(_) => Reason::Promoted,
-            None if journal.history().last().is_none() => Reason::Created,
-            None => Reason::Started,
+        reason: match history.last() {
+            _ if promoted => Reason::Promoted,
+            None => Reason::Created,
+            Some(_) => Reason::Started,
         },
         policy,
         links: OnceLock::new(),
@@ -78,7 +82,7 @@ pub(super) fn start(builder: StreamBuilder) -> Result<super::Stream> {
         changed: Condvar::new(),
     });
     if options.targets.is_empty() {
-        let alone = builder.promotion.is_some() || went_alone(&journal);
+        let alone = promoted || went_alone(&journal);
         journal.board().set_remote(Remote { promised: Lsn::MAX, alone, ..Remote::default() });
         primary.open()?;
     } else {
@@ -93,7 +97,7 @@ pub(super) fn start(builder: StreamBuilder) -> Result<super::Stream> {
             primary.open()?;
         }
     }
-    if builder.promotion.is_some() && primary.is_open() {
+    if promoted && primary.is_open() {
         // the first entry of the term is written now: from here on it is a fact in the log
         primary.journal.begin_run()?;
         primary.journal.sync()?;
