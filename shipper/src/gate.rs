@@ -132,11 +132,8 @@ impl Gate {
         if self.open {
             self.committed = self.committed.max(durable.min(kept_by_all(&standings, self.need)));
         }
-        let mut remote = commit(&standings, self.need);
-        if !self.open {
-            // nothing of this start may be acknowledged, whatever the peers hold
-            remote.promised = Lsn::ZERO;
-        }
+        // zero while the gate is closed: fewer than k peers were met, so fewer than k hold anything
+        let remote = commit(&standings, self.need);
         let lost = self.lost();
         let loss = self.loss(now, &remote);
         Verdict { open: self.open, waiting_for, remote, committed: self.committed, loss, lost }
