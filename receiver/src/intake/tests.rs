@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use journal::{Draft, Epoch, EpochEntry, Flags, Geometry, History, Kind, Reason, StreamId, Term, Time, crc32c};
-use wire::{Ack, NodeInfo, PROTOCOL};
+use journal::{
+    Draft, Epoch, EpochEntry, Flags, Geometry, History, Kind, LsnRange, Reason, StreamId, Term, Time, crc32c,
+};
+use wire::{Ack, Mode, NodeInfo, PROTOCOL, Ready, Start};
 
 use super::*;
 

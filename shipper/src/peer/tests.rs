@@ -1,7 +1,7 @@
 //! The core of one peer by itself: what it must do at once, and what must count for nothing.
 
 use journal::{Epoch, Geometry, History, Opening, StreamId, Term, Time};
-use wire::{Announce, Mode, NodeInfo, PROTOCOL};
+use wire::{Announce, Mode, NodeInfo, PROTOCOL, Start};
 
 use super::*;
 
