@@ -11,17 +11,18 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{ReadHalf, WriteHalf, split};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use wire::{
-    DepotHello, Dialogue, Error, Greeting, Link, Message, PROTOCOL, Reader, Refusal, Security, Writer, own_runtime,
+    DepotHello, Dialogue, Error, Greeting, Link, Message, PROTOCOL, Reader, Refusal, Repeats, Security, Writer,
+    own_runtime,
 };
 
 use crate::feed::feed;
@@ -92,6 +93,8 @@ struct Shared {
     heartbeat: Heartbeat,
     handshakes: Arc<Semaphore>,
     connections: AtomicUsize,
+    /// Who is refused tries again and again, and is news once.
+    refusals: Repeats<IpAddr>,
 }
 
 impl Server {
@@ -105,7 +108,14 @@ impl Server {
         listener.set_nonblocking(true).map_err(trouble())?;
         let heartbeat = Heartbeat::start().map_err(Error::io("start a thread"))?;
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-        let shared = Arc::new(Shared { security, rooms, heartbeat, handshakes, connections: AtomicUsize::new(0) });
+        let shared = Arc::new(Shared {
+            security,
+            rooms,
+            heartbeat,
+            handshakes,
+            connections: AtomicUsize::new(0),
+            refusals: Repeats::default(),
+        });
         let (stop, stopped) = watch::channel(false);
         let runtime = own_runtime()?;
         let thread = thread::Builder::new().name("towline-accept".into()).spawn({
@@ -188,7 +198,10 @@ fn spawn(
     let serve = move || {
         let shared = Arc::clone(&counted.0);
         if let Err(error) = serve(&shared, permit, stream) {
-            tracing::warn!(%address, %error, "a connection was refused");
+            match shared.refusals.is_news(address.ip(), &error.to_string(), Instant::now()) {
+                true => tracing::warn!(%address, %error, "a connection was refused"),
+                false => tracing::debug!(%address, %error, "a connection was refused again"),
+            }
         }
     };
     thread::Builder::new().name("towline-link".into()).spawn(serve).map(drop)

@@ -263,3 +263,29 @@ fn a_lost_peer_is_one_line_in_plain_words() {
 fn path(folder: &TempDir, name: &str) -> String {
     folder.path().join(name).to_str().unwrap().to_owned()
 }
+
+/// A primary that is refused tries every few seconds: its own log and the receiver's say so once.
+#[test]
+fn a_stranger_is_told_at_once_and_is_one_line_in_each_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| path(&folder, name);
+    for (ca, node) in [("ca", "r"), ("other-ca", "stranger")] {
+        run(["pki", "init", &path(ca)]).expect(0);
+        run(["pki", "issue", node, "--ca", &path(ca), "--out", &path(node)]).expect(0);
+    }
+    let (r, p) = (path("R"), path("P"));
+    let mut receiver = Daemon::start(["receiver", "--data", &r, "--listen", "127.0.0.1:0", "--tls", &path("r")]);
+    let to = receiver.hear("listens on ");
+    let words = ["primary", "--data", &p, "--stream", "log", "--to", &to, "--tls", &path("stranger")];
+    let mut primary = Daemon::start(words);
+    primary.hear("not connected: ");
+    // no --timeout: it doesn't wait for what only a person can mend
+    run_with(["append", "log", "--data", &p], b"x\n").expect(13).says("certificate").says("nothing was acknowledged");
+    run(["status", "--data", &p]).expect(0).prints("next step").prints("pki issue").prints("Mended, it connects by");
+    // long enough for several attempts: 100 ms, 200 ms, 400 ms, …
+    run(["wait", "log", "--for", "connected", "--timeout", "2s", "--data", &p]).expect(13);
+    let primary = primary.stop(Path::new(&p)).expect(0).stderr;
+    assert_eq!(primary.matches("not connected").count(), 1, "{primary}");
+    let receiver = receiver.stop(Path::new(&r)).expect(0).stderr;
+    assert_eq!(receiver.matches("was refused").count(), 1, "{receiver}");
+}

@@ -12,6 +12,7 @@ mod message;
 pub mod pki;
 mod reader;
 mod refusal;
+mod repeats;
 mod tls;
 mod writer;
 
@@ -25,6 +26,7 @@ pub use frame::{
 pub use link::{CONNECT_TIME_MAX, HANDSHAKE_TIME_MAX, Link};
 pub use message::*;
 pub use reader::{Frame, Reader};
+pub use repeats::Repeats;
 pub use tls::{CA_FILE, CERT_FILE, KEY_FILE, Security, Tls};
 pub use writer::Writer;
 

@@ -181,7 +181,7 @@ pub enum Refusal {
         /// Chain on the receiver; `None` when no entry ends there.
         receiver: Option<Chain>,
     },
-    /// The receiver would have to cut what it knows to be committed or has applied. `rejoin` allows it.
+    /// The receiver would have to cut what it knows to be committed or has applied.
     CutBelowCommitted {
         /// Where it would have to cut.
         to: Lsn,

@@ -48,7 +48,7 @@ impl fmt::Display for Refusal {
             ),
             Refusal::Fenced { primary, receiver } => write!(
                 f,
-                "fenced: the receiver knows {}, the primary only {}. A newer primary exists; this one stays stopped until it is promoted or rejoins",
+                "fenced: the receiver knows {}, the primary only {}. A newer primary exists; this one stays stopped until it is promoted",
                 Seen(receiver),
                 Seen(primary)
             ),
@@ -74,13 +74,16 @@ impl fmt::Display for Refusal {
             ),
             Refusal::CutBelowCommitted { to, committed } => write!(
                 f,
-                "the receiver would have to cut its log to LSN {to}, but it knows everything up to {committed} to be committed. rejoin on the receiver allows it and keeps the tail as a branch"
+                "the receiver would have to cut its log to LSN {to}, but it knows everything up to {committed} to be committed. Nothing was cut. To follow this primary all the same, move the stream's folder on the receiver away and start it again: it copies everything"
             ),
             Refusal::Pruned { primary_end, receiver_start } => write!(
                 f,
                 "the primary's log ends at LSN {primary_end}, and the receiver keeps nothing below {receiver_start}: the primary lost what nobody can send it. Promote the receiver instead"
             ),
-            Refusal::NotReceiver { role } => write!(f, "the other side is no receiver of this stream: it is {role}"),
+            Refusal::NotReceiver { role } => write!(
+                f,
+                "the other side is no receiver of this stream: it is {role}. To let it follow, stop it, move the stream's folder away and start it again: it copies everything"
+            ),
             Refusal::Busy => f.write_str(
                 "another connection feeds this stream already. If it is a dead one of this primary, it ends by itself within the time limit",
             ),

@@ -1,9 +1,11 @@
 //! What a node does for a stream that it receives.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use journal::Lsn;
 use receiver::{Keeper, Notice};
+use wire::Repeats;
 
 use super::replica::Replica;
 use super::settled::Settled;
@@ -16,11 +18,19 @@ pub(super) struct NodeKeeper {
     settled: Settled,
     boot: [u8; 16],
     failure: Mutex<Option<String>>,
+    said: Repeats<()>,
 }
 
 impl NodeKeeper {
     pub(super) fn new(name: &str, replica: Replica, settled: Settled, boot: [u8; 16]) -> NodeKeeper {
-        NodeKeeper { name: name.to_owned(), replica, settled, boot, failure: Mutex::default() }
+        NodeKeeper {
+            name: name.to_owned(),
+            replica,
+            settled,
+            boot,
+            failure: Mutex::default(),
+            said: Repeats::default(),
+        }
     }
 
     pub(super) fn replica(&self) -> &Replica {
@@ -46,7 +56,7 @@ impl Keeper for NodeKeeper {
     }
 
     fn notice(&self, notice: &Notice) {
-        log(&self.name, notice);
+        log(&self.name, notice, &self.said);
     }
 
     fn failed(&self, reason: &str) {
@@ -59,6 +69,8 @@ impl Keeper for NodeKeeper {
 pub(crate) struct Silent {
     /// The stream's name.
     pub(crate) name: String,
+    /// One memory for all of a stream: each greeting is answered by another one.
+    pub(crate) said: Repeats<()>,
 }
 
 impl Keeper for Silent {
@@ -69,7 +81,7 @@ impl Keeper for Silent {
     }
 
     fn notice(&self, notice: &Notice) {
-        log(&self.name, notice);
+        log(&self.name, notice, &self.said);
     }
 
     fn failed(&self, reason: &str) {
@@ -77,9 +89,12 @@ impl Keeper for Silent {
     }
 }
 
-fn log(stream: &str, notice: &Notice) {
+/// A primary that is refused greets again and again: that is news once.
+fn log(stream: &str, notice: &Notice, said: &Repeats<()>) {
     let text = super::status::notice_text(notice);
+    let news = said.is_news((), &text, Instant::now());
     match notice {
+        _ if !news => tracing::debug!(stream, "{text}"),
         Notice::LostDurable { .. } | Notice::Failed { .. } => tracing::error!(stream, "{text}"),
         _ => tracing::warn!(stream, "{text}"),
     }

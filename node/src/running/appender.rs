@@ -22,7 +22,7 @@ impl StreamAppender {
         patience: &Patience<'_>,
     ) -> Result<StreamAppender, Failure> {
         reachable(&stream, level)?;
-        wait_ready(&stream, patience)?;
+        wait_taking(&stream, patience)?;
         Ok(StreamAppender { stream, record_bytes_max })
     }
 }
@@ -49,6 +49,22 @@ pub(super) fn reachable(stream: &Stream, level: control::Level) -> Result<(), Fa
     }
     let message = format!("{} asks no peer for a promise: nothing ever reaches {level}", stream.name());
     Err(Failure::new(Class::Usage, message).hint("wait for durable, or give it a peer: --to HOST:PORT,mode=sync"))
+}
+
+/// Blocks until records are taken. What only a person can mend (a stranger's certificate) is said at once: nothing was
+/// taken yet, and whoever appends without a time limit would wait for ever without a word.
+fn wait_taking(stream: &Stream, patience: &Patience<'_>) -> Result<()> {
+    loop {
+        let until = match patience.slice() {
+            Ok(until) if !patience.stopping() => until,
+            _ => return Err(stream.primary().not_ready()),
+        };
+        match stream.primary().wait_ready(Some(until)) {
+            Ok(_) => return Ok(()),
+            Err(Error::NotReady { refused: None, .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Blocks until the start gate is open.

@@ -1,10 +1,12 @@
 //! A node that keeps batches for others: `DATA/depots`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use journal::StreamId;
 use receiver::{DepotError, DepotIntake, Depots, Origin};
-use wire::{DepotHello, Dialogue, Error, Message};
+use wire::{DepotHello, Dialogue, Error, Message, Repeats};
 
 /// How long a primary may say nothing: it cuts the next batch meanwhile.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(300);
@@ -13,13 +15,20 @@ const IDLE_TIME_MAX: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub(super) struct DepotRoom {
     pub(super) root: PathBuf,
+    /// Who is refused tries again and again, and is news once.
+    pub(super) refusals: Repeats<(StreamId, IpAddr)>,
 }
 
 impl Depots for DepotRoom {
     fn serve(&self, hello: DepotHello, from: &Origin, mut dialogue: Dialogue) {
         let served = self.talk(&hello, &mut dialogue);
         if let Err(error) = &served {
-            tracing::warn!(stream = hello.stream_name, address = %from.address, %error, "take batches");
+            let source = (hello.stream, from.address.ip());
+            let (stream, address) = (hello.stream_name.as_str(), from.address);
+            match self.refusals.is_news(source, &error.to_string(), Instant::now()) {
+                true => tracing::warn!(stream, %address, %error, "take batches"),
+                false => tracing::debug!(stream, %address, %error, "take batches again"),
+            }
         }
         let refusal = served.err().and_then(|error| error.refusal()).map(Message::Refused);
         dialogue.close(refusal.as_ref());

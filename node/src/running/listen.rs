@@ -4,7 +4,7 @@ use std::net::{TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 
 use receiver::{IntakeOptions, Origin, ReceiverOptions, ReceiverStream, Rooms, Server, Streams};
-use wire::{Greeting, Refusal};
+use wire::{Greeting, Refusal, Repeats};
 
 use super::Node;
 use super::depot::DepotRoom;
@@ -27,7 +27,7 @@ impl Node {
 
     /// Serves other nodes.
     pub(super) fn serve(self: &Arc<Self>, listener: TcpListener) -> Result<Server> {
-        let depots = Arc::new(DepotRoom { root: self.data.depots() });
+        let depots = Arc::new(DepotRoom { root: self.data.depots(), refusals: Repeats::default() });
         let rooms = Rooms { streams: self.clone(), depots: Some(depots) };
         Ok(Server::start(listener, self.security.clone(), rooms)?)
     }
@@ -56,7 +56,12 @@ impl Streams for Node {
 }
 
 /// A stand-in that answers one greeting for a node that is no receiver: it makes a higher term known here, and refuses.
-pub(super) fn refusing(node: &Node, name: &str, journal: journal::Journal) -> Result<Arc<ReceiverStream>> {
+pub(super) fn refusing(
+    node: &Node,
+    name: &str,
+    journal: journal::Journal,
+    said: Repeats<()>,
+) -> Result<Arc<ReceiverStream>> {
     let options = ReceiverOptions {
         stream_name: name.to_owned(),
         node: node.info(),
@@ -65,5 +70,5 @@ pub(super) fn refusing(node: &Node, name: &str, journal: journal::Journal) -> Re
         checkpoint: journal.checkpoint(),
         in_doubt: false,
     };
-    Ok(ReceiverStream::start(journal, options, Arc::new(Silent { name: name.to_owned() }))?)
+    Ok(ReceiverStream::start(journal, options, Arc::new(Silent { name: name.to_owned(), said }))?)
 }

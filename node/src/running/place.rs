@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use journal::{Board, Class, End, Geometry, Journal, Role, StreamId};
 use receiver::ReceiverStream;
-use wire::Greeting;
+use wire::{Greeting, Repeats};
 
 use super::ready::{ReadyStream, Stopped};
 use super::{Node, listen, random};
@@ -24,6 +24,8 @@ pub(crate) struct Place {
     stream: StreamId,
     folder: StreamFolder,
     running: Mutex<Running>,
+    /// What greetings were refused with.
+    refusals: Repeats<()>,
 }
 
 /// What runs.
@@ -54,7 +56,7 @@ impl Place {
             Role::Receiver => Running::Receiver(receive(node, name, journal, &folder)?),
             Role::Fenced => Running::Fenced(journal),
         };
-        Ok(Place { name: name.to_owned(), stream, folder, running: Mutex::new(running) })
+        Ok(Place { name: name.to_owned(), stream, folder, running: Mutex::new(running), refusals: Repeats::default() })
     }
 
     /// Makes a new stream of which this node is the first primary.
@@ -147,7 +149,7 @@ impl Place {
             Running::Fenced(journal) => journal.clone(),
             Running::Closed => return Err(Error::Closed),
         };
-        listen::refusing(node, &self.name, journal)
+        listen::refusing(node, &self.name, journal, self.refusals.clone())
     }
 
     /// What is to be done now and then.

@@ -185,7 +185,11 @@ impl Primary {
         }
         let opening_now = self.state();
         let (Some(links), None) = (self.links.get(), self.epoch()) else {
-            return Err(Failure::new(Class::Refused, format!("this node is the primary of {} already", self.name)));
+            let failure = Failure::new(Class::Refused, format!("this node is the primary of {} already", self.name));
+            return Err(match self.waits_for().is_empty() || self.alone() {
+                true => failure,
+                false => failure.hint(self.go_on_without()),
+            });
         };
         let before = Before { policy: Some(self.policy.clone()), ..Before::of(&self.name, &self.journal) };
         before.doubts_at_the_gate(&links.status().waiting_for).settle(&self.name, wanted.accept_loss)?;
@@ -204,6 +208,11 @@ impl Primary {
         self.journal.begin_run().map_err(Error::from)?;
         self.journal.sync().map_err(Error::from)?;
         Ok(promotion::promoted(&self.name, term.term, kept, before.loss_at_the_gate(kept), &before, self.alone()))
+    }
+
+    /// How an operator ends the wait for a peer that was lost while this node ran.
+    pub(super) fn go_on_without(&self) -> String {
+        format!("to go on without: stop this node, start it again, then towline promote {} --accept-loss", self.name)
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -362,15 +371,19 @@ impl Primary {
     }
 
     /// Why a peer that is waited for won't connect, when trying again doesn't help.
-    fn refused(&self) -> Option<(Class, String)> {
+    pub(super) fn refused(&self) -> Option<(Class, String)> {
         let status = self.links.get()?.status();
-        let waited = status.peers.into_iter().filter(|peer| status.waiting_for.contains(&peer.name));
+        let waits = |name: &String| status.waiting_for.contains(name) || status.lost.contains(name);
+        let waited = status.peers.into_iter().filter(|peer| waits(&peer.name));
         let mut lasting = waited.filter_map(|peer| match (peer.state, peer.trouble) {
             (PeerState::Refused(refusal), _) if !refusal.is_transient() => {
                 Some((refusal.class(), format!("{} refused: {refusal}", peer.name)))
             }
-            (_, Some(trouble)) if matches!(trouble.class, Class::Refused | Class::Incompatible) => {
-                Some((trouble.class, trouble.text))
+            // what went wrong before, and doesn't any more, is no reason
+            (PeerState::Unreachable { reason }, Some(trouble))
+                if trouble.text == reason && matches!(trouble.class, Class::Refused | Class::Incompatible) =>
+            {
+                Some((trouble.class, format!("{}: {reason}", peer.name)))
             }
             _ => None,
         });

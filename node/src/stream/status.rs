@@ -101,9 +101,19 @@ impl Primary {
             let peers = waits_for.join(" and ");
             status.next_step = Some(match state {
                 State::Waiting => {
-                    format!("start {peers}; to go on without: towline promote {} --accept-loss", self.name)
+                    let step = match self.refused() {
+                        Some((_, why)) => format!("{why}. Mended, it connects by itself"),
+                        None => format!("start {peers}"),
+                    };
+                    format!("{step}; to go on without: towline promote {} --accept-loss", self.name)
                 }
-                State::Blocked => format!("bring back {peers}: commits wait for it"),
+                State::Blocked => {
+                    let step = match self.refused() {
+                        Some((_, why)) => format!("{why}. Mended, it connects by itself"),
+                        None => format!("bring back {peers}: commits wait for it"),
+                    };
+                    format!("{step}; {}", self.go_on_without())
+                }
                 _ => format!("bring back {peers}: it catches up by itself"),
             });
             status.waits_for = waits_for.into_iter().map(|peer| format!("{peer} to connect")).collect();
@@ -138,6 +148,8 @@ fn peer_status(journal: &Journal, peer: &PeerStatus) -> DestinationStatus {
         next_due: None,
         last_error: match &peer.state {
             PeerState::InSync | PeerState::CatchingUp => None,
+            PeerState::Unreachable { reason } => Some(reason.clone()),
+            PeerState::Refused(refusal) => Some(refusal.to_string()),
             _ => peer.trouble.as_ref().map(|trouble| trouble.text.clone()),
         },
     }
@@ -147,7 +159,7 @@ fn peer_status(journal: &Journal, peer: &PeerStatus) -> DestinationStatus {
 fn state_text(state: &PeerState) -> String {
     match state {
         PeerState::Connecting => "connecting".into(),
-        PeerState::Unreachable { reason } => format!("not connected: {reason}"),
+        PeerState::Unreachable { .. } => "not connected".into(),
         PeerState::TakingBack => "giving back a tail that this node lacked".into(),
         PeerState::CatchingUp => "catching up".into(),
         PeerState::InSync => "in sync".into(),
@@ -158,7 +170,7 @@ fn state_text(state: &PeerState) -> String {
         PeerState::NeedsBase { receiver_end, primary_start } => {
             format!("needs a base: its log ends at {receiver_end}, this one begins at {primary_start}")
         }
-        PeerState::Refused(refusal) => format!("refused: {refusal}"),
+        PeerState::Refused(_) => "refused".into(),
         PeerState::Fenced { by } => format!("fenced: it knows term {}", by.term),
         PeerState::Stopped => "not shipped to any more".into(),
     }
@@ -227,7 +239,7 @@ pub(crate) fn fenced_step(name: &str, by: u32) -> String {
     format!(
         "term {by} was opened elsewhere: use that node. To let this one follow it: stop it, move its data folder aside, \
          start it as a receiver. To make it the primary again, and lose what the other has written since: \
-         towline promote {name} --accept-loss"
+         start it again, then towline promote {name} --accept-loss"
     )
 }
 

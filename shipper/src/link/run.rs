@@ -11,12 +11,12 @@ use journal::{Cursor, End, Flags, Item, Journal, Kind, Lsn, LsnRange, StreamId, 
 use tokio::sync::futures::OwnedNotified;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use wire::{Alarm, Frame, Greeting, Message, Mode, PROTOCOL, Place};
+use wire::{Alarm, Frame, Greeting, Message, Mode, PROTOCOL, Place, Repeats};
 
 use super::conn::{Conn, Found, Up};
 use super::status::LinkTrouble;
 use super::{Event, Shared, State};
-use crate::peer::{Action, Local};
+use crate::peer::{Action, Local, Notice};
 
 /// Entries leave in pieces of about this size: the receiver writes one while the next is under way.
 const SLICE_BYTES: usize = 256 << 10;
@@ -36,6 +36,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
         looked: Vec::new(),
         closing: JoinSet::new(),
         alarm: Alarm::new(),
+        troubles: Repeats::default(),
+        refusals: Repeats::default(),
         shared,
     };
     while !runner.turn() {
@@ -59,6 +61,9 @@ struct Runner {
     looked: Vec<Looked>,
     closing: JoinSet<()>,
     alarm: Alarm,
+    /// A peer that can't be reached, or that refuses, is tried again and again, and is news once.
+    troubles: Repeats<usize>,
+    refusals: Repeats<usize>,
 }
 
 /// Answer to [`Action::Look`].
@@ -183,8 +188,14 @@ impl Runner {
         };
         if let Some((link, error)) = lost {
             conn.take(link);
-            met.trouble = Some(LinkTrouble { at: Time::now(), class: error.class(), text: error.to_string() });
-            core.handle_disconnected(now, link, &error.to_string());
+            let text = error.to_string();
+            core.handle_disconnected(now, link, &text);
+            if state.stopping.is_none() && self.troubles.is_news(peer, &text, now) {
+                let options = &shared.options;
+                let name = options.targets.get(peer).map(|target| target.peer.name.as_str());
+                tracing::warn!(stream = options.stream_name, peer = name, "not connected: {text}");
+            }
+            met.trouble = Some(LinkTrouble { at: Time::now(), class: error.class(), text });
         }
     }
 
@@ -245,7 +256,6 @@ impl Runner {
                 Err(reason) => core.handle_failed(now, link, &reason),
             },
             Action::Fence { by } => {
-                tracing::error!(peer = name, term = %by.term, "a newer primary exists: this node is fenced");
                 if let Err(error) = shared.journal.fence(by) {
                     tracing::error!(%error, "record the higher term; nothing is acknowledged all the same");
                 }
@@ -257,7 +267,11 @@ impl Runner {
                 }
             }
             Action::Report(notice) => {
-                tracing::info!(peer = name, ?notice, "notice");
+                if let Notice::Refused(refusal) = &notice
+                    && !self.refusals.is_news(peer, &refusal.to_string(), now)
+                {
+                    return;
+                }
                 state.events.push(Event::Notice { peer: name.clone(), notice });
             }
         }
