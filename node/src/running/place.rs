@@ -201,7 +201,8 @@ impl Place {
         }
         let term = promotion::next_term(&journal, random())?;
         if let Running::Receiver(receiving) = &*running {
-            receiving.retire("the primary", term);
+            // under the old term: the new one is not durable yet, so nobody may be fenced by it
+            receiving.retire("the primary", journal.term_seen());
         }
         let promoted = take_over(&journal, term).and_then(|kept| {
             let builder = builder(node, &self.name, journal.clone());
