@@ -275,6 +275,14 @@ impl Journal {
         Ok(())
     }
 
+    /// Makes sure that there is room for one more segment: what a receiver that had none asks before it lets itself be
+    /// counted on again. Blocking: a segment may be written in full.
+    ///
+    /// Errors: `Full` changes nothing.
+    pub fn make_room(&self) -> Result<()> {
+        self.reserve_to(self.board().staged().advance(self.geometry().body_bytes())).map(drop)
+    }
+
     /// Makes room in the log up to `to`. `Full` changes nothing; a failed sync is final here too.
     pub(crate) fn reserve_to(&self, to: Lsn) -> Result<Lsn> {
         let reserved = self.space().reserve(to);

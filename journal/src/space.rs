@@ -156,10 +156,12 @@ impl Space {
         let aside = self.next_path("new");
         if self.used_bytes.saturating_add(bytes) > self.budget_bytes {
             let why = format!("the journal's budget of {} bytes is used up", self.budget_bytes);
-            return Err(Error::Full { path: aside, source: io::Error::new(io::ErrorKind::QuotaExceeded, why) });
+            let source = io::Error::new(io::ErrorKind::QuotaExceeded, why);
+            return Err(Error::Full { path: self.pool.clone(), source });
         }
-        let file = self.storage.create(&aside, bytes).map_err(Error::io("allocate", &aside))?;
-        let made = self.fill(&aside, &*file, bytes).and_then(|()| {
+        // errors name the folder: the file has another name at every attempt, and is gone after it
+        let file = self.storage.create(&aside, bytes).map_err(Error::io("allocate a segment in", &self.pool))?;
+        let made = self.fill(&*file, bytes).and_then(|()| {
             let path = self.next_path("spare");
             self.storage.rename(&aside, &path).map_err(Error::io("rename", &aside))?;
             Ok(path)
@@ -176,14 +178,14 @@ impl Space {
         }
     }
 
-    fn fill(&self, path: &Path, file: &dyn StorageFile, bytes: u64) -> Result<()> {
+    fn fill(&self, file: &dyn StorageFile, bytes: u64) -> Result<()> {
         let mut at = 0;
         while at < bytes {
             let count = ZEROS.len().min((bytes - at) as usize);
-            file.write_at(&ZEROS[..count], at).map_err(Error::io("write", path))?;
+            file.write_at(&ZEROS[..count], at).map_err(Error::io("write a segment in", &self.pool))?;
             at += count as u64;
         }
-        file.sync().map_err(Error::io("sync", path))
+        file.sync().map_err(Error::io("sync", &self.pool))
     }
 
     fn next_path(&mut self, prefix: &str) -> PathBuf {

@@ -18,7 +18,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use journal::{Error, Journal, Lsn, NodeId, Role, TermSeen, Time};
-use wire::{Announce, Greeting, Message, Mode, NodeInfo, PROTOCOL, Place};
+use wire::{Announce, Greeting, Message, Mode, NodeInfo, PROTOCOL, Place, Repeats};
 
 use crate::feed::Feed;
 use crate::intake::{Found, Intake, IntakeOptions, Log, Notice};
@@ -94,6 +94,8 @@ pub struct ReceiverStream {
     /// The connection's thread syncs: its primary asked for `Sync`.
     inline: AtomicBool,
     full: AtomicBool,
+    /// A primary tries again and again: that the log can't be written is news once.
+    troubles: Repeats<()>,
     /// Committed and durable here, for the control file.
     learnt: AtomicU64,
     failed: AtomicBool,
@@ -153,6 +155,7 @@ impl ReceiverStream {
             next_link: AtomicU64::new(1),
             inline: AtomicBool::new(false),
             full: AtomicBool::new(false),
+            troubles: Repeats::default(),
             learnt: AtomicU64::new(0),
             failed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -260,11 +263,21 @@ impl ReceiverStream {
             seen.name = Some(greeting.node.name.clone());
         }
         let mode = greeting.mode;
+        // a receiver without space must not be counted on, only to fail at the first entry: the primary would take it
+        // for lost and found again at every attempt, and never go on alone
+        let room = match self.is_full() {
+            true => self.journal.make_room(),
+            false => Ok(()),
+        };
         self.step(|intake| {
             // under the lock: an older connection may still extend the log, and a history that lacks the epoch of the
             // end it is sent with would have good entries cut
             let own = self.greeting();
             intake.handle_greeting(Instant::now(), link, greeting, own);
+            match room {
+                Ok(()) => self.full.store(false, Ordering::Relaxed),
+                Err(error) => self.broken(intake, link, &error),
+            }
         });
         // of the newest greeting: one that was turned away costs the older connection a few flushes, nothing else
         self.inline.store(mode == Mode::Sync, Ordering::Relaxed);

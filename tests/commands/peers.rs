@@ -6,6 +6,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use crate::daemon::Daemon;
+use crate::records::Disk;
 use crate::support::{Ended, run, run_with};
 
 #[test]
@@ -288,4 +289,38 @@ fn a_stranger_is_told_at_once_and_is_one_line_in_each_log() {
     assert_eq!(primary.matches("not connected").count(), 1, "{primary}");
     let receiver = receiver.stop(Path::new(&r)).expect(0).stderr;
     assert_eq!(receiver.matches("was refused").count(), 1, "{receiver}");
+}
+
+/// A receiver without space accepted every greeting and failed at the first entry: the primary took it for found and lost
+/// again every few seconds, wrote that down each time, and never went on alone.
+#[test]
+fn a_receiver_on_a_full_disk_is_lost_once_and_catches_up_when_there_is_space() {
+    let disk = tempfile::tempdir().unwrap();
+    let Some(disk) = Disk::mount(disk.path(), "8m") else {
+        return eprintln!("skipped: a small file system can't be mounted here");
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (r, p) = (disk.0.join("R").to_str().unwrap().to_owned(), path(&folder, "P"));
+    let ballast = disk.0.join("ballast");
+    fs::write(&ballast, vec![1; 5 << 20]).unwrap();
+    let mut receiver = Daemon::start(["receiver", "--data", &r, "--listen", "127.0.0.1:0"]);
+    let to = receiver.hear("listens on ");
+    let words = ["primary", "--data", &p, "--stream", "log", "--to", &to, "--segment", "64 KiB"];
+    let mut primary = Daemon::start(words.into_iter().chain(["--on-loss", "alone:6s"]));
+    primary.hear("next: ");
+    let input: Vec<u8> = (0..2000).flat_map(|number| format!("{number} {}\n", "f".repeat(1000)).into_bytes()).collect();
+    // it is refused every five seconds at most: it was tried again by the time that the primary goes on alone
+    run_with(["append", "log", "--data", &p, "--timeout", "60s"], &input).expect(5).prints("2000 records");
+    run(["status", "--data", &p]).expect(0).prints("No space left").prints("alone");
+    run(["status", "--data", &r]).expect(0).prints("free some space");
+    fs::remove_file(&ballast).unwrap();
+    let wait = ["wait", "log", "--for", "in-sync", "--timeout", "60s", "--data", &p];
+    assert!([0, 5].contains(&run(wait).code), "it has everything");
+    primary.hear("every required peer counts again");
+    assert!(run(["tail", "log", "--data", &r]).expect(0).stdout.as_bytes() == input, "nothing is missing");
+    let said = receiver.stop(Path::new(&r)).expect(0).stderr;
+    assert_eq!(said.matches("ERROR receive").count(), 1, "{said}");
+    let said = primary.stop(Path::new(&p)).expect(0).stderr;
+    assert_eq!(said.matches("counts again").count(), 1, "{said}");
+    run(["verify", &r]).expect(0);
 }

@@ -229,10 +229,10 @@ fn on_a_full_disk_nothing_acknowledged_is_lost_and_it_goes_on_when_there_is_spac
 }
 
 /// A small file system of its own, gone when dropped.
-struct Disk(PathBuf);
+pub(crate) struct Disk(pub(crate) PathBuf);
 
 impl Disk {
-    fn mount(at: &Path, size: &str) -> Option<Disk> {
+    pub(crate) fn mount(at: &Path, size: &str) -> Option<Disk> {
         let size = format!("size={size}");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
         mounted.is_ok_and(|output| output.status.success()).then(|| Disk(at.to_owned()))

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use journal::{End, Error, Journal, Lsn, Role, TermSeen};
 
@@ -138,7 +138,10 @@ impl ReceiverStream {
 
     /// The log couldn't be written, cut or read. After a failed sync it is over; else the primary tries again.
     pub(super) fn broken(&self, intake: &mut Intake, link: u64, error: &Error) {
-        tracing::error!(stream = self.name(), %error, "receive");
+        match self.troubles.is_news((), &error.to_string(), Instant::now()) {
+            true => tracing::error!(stream = self.name(), %error, "receive"),
+            false => tracing::debug!(stream = self.name(), %error, "receive"),
+        }
         if let Error::Full { .. } = error {
             self.full.store(true, Ordering::Relaxed);
         }
