@@ -1,10 +1,22 @@
 //! The log: entries in mapped segments, made durable by group commit, read back verified.
 //!
 //! ```text
-//!  append -> [active segment] --fdatasync--> durable --> Board --> waiters
-//!                 | written (readers may see it)            |
-//!                 +--- full: Pad, rotate ------------------+--> replay -> Machine
+//!  append -> [open group] -pwrite-> [active segment] -fdatasync-> durable --> Board --> waiters
+//!                                        | written (readers may see it)
+//!                                        +--- full: Pad, rotate --> slices, entries --> replay -> Machine
 //! ```
+//! It guarantees:
+//! 1. What is acknowledged as durable is there after `kill -9` and after a power cut; a failed sync ends every promise.
+//! 2. Bytes below `written` never change while anyone can see them; a slice pins its segment.
+//! 3. Nothing is read that was not verified: place, chain, epoch, time and checksum of every entry.
+//! 4. A torn tail is told from rot by evidence; rot is refused with its exact range, never cut.
+//! 5. A full disk is the error of the append that needed the room; what was staged before is written.
+//!
+//! It does not know what a payload means, who the peers are, or a runtime: every call blocks or polls, and the only
+//! thread is [`Journal::spawn_flusher`], for those who ask for it. One process at a time opens a journal;
+//! [`offline::Log`] reads one from outside.
+//!
+//! Start reading at [`Journal`] (log.rs), then append.rs, commit.rs and recovery.rs; docs/FORMAT.md has the bytes.
 
 mod append;
 mod board;

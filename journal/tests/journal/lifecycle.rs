@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use journal::{
     Assembler, Class, Cursor, Error, Flags, Geometry, Item, Journal, Kind, Level, Lsn, NodeId, Options, Reason, Role,
-    RunOpening, SEGMENT_HEADER_BYTES, StreamId, Tip, offline,
+    RunOpening, SEGMENT_HEADER_BYTES, Source, StreamId, Tip, offline,
 };
 
 pub(crate) fn small() -> Options {
@@ -23,25 +23,17 @@ pub(crate) fn start_run(journal: &Journal) {
 }
 
 pub(crate) fn records(journal: &Journal) -> Vec<Vec<u8>> {
-    let mut entries = journal.entries(journal.start()).unwrap();
-    let mut assembler = Assembler::default();
-    let mut out = Vec::new();
-    while let Some(entry) = entries.next_entry().unwrap() {
-        if entry.header.kind == Some(Kind::Data)
-            && let Some(record) = assembler.push(&entry)
-        {
-            out.push(record.payload.to_vec());
-        }
-    }
-    out
+    collect(&mut journal.entries(journal.start()).unwrap())
 }
 
 pub(crate) fn offline_records(dir: &Path) -> Vec<Vec<u8>> {
-    let log = offline::Log::open(dir).unwrap();
-    let mut entries = log.entries(None).unwrap();
+    collect(&mut offline::Log::open(dir).unwrap().entries(None).unwrap())
+}
+
+fn collect(source: &mut impl Source) -> Vec<Vec<u8>> {
     let mut assembler = Assembler::default();
     let mut out = Vec::new();
-    while let Some(entry) = entries.next_entry().unwrap() {
+    while let Some(entry) = source.next_entry().unwrap() {
         if entry.header.kind == Some(Kind::Data)
             && let Some(record) = assembler.push(&entry)
         {
