@@ -9,9 +9,9 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use journal::{Epoch, Geometry, Lsn, LsnRange, Opening, StreamId, TermSeen, Tip};
+use journal::{Epoch, Geometry, Lsn, LsnRange, Opening, StreamId, Term, TermSeen, Tip};
 
-use crate::batch::{Batch, BatchInfo};
+use crate::batch::{Batch, BatchInfo, BatchName};
 use crate::error::{Error, Result};
 
 /// The batches of one stream.
@@ -22,7 +22,7 @@ pub struct Catalogue {
     folder: PathBuf,
     batches: Vec<(PathBuf, BatchInfo)>,
     parents: Vec<Parent>,
-    bad: Vec<Error>,
+    bad: Vec<(PathBuf, Error)>,
 }
 
 /// One way through the tree, from its root (or a gap) to a leaf.
@@ -68,7 +68,7 @@ impl Catalogue {
     ///
     /// # Errors
     /// `Stream` when two streams are mixed; `Incompatible` when two geometries are.
-    pub fn build(folder: &Path, batches: Vec<(PathBuf, BatchInfo)>, bad: Vec<Error>) -> Result<Catalogue> {
+    pub fn build(folder: &Path, batches: Vec<(PathBuf, BatchInfo)>, bad: Vec<(PathBuf, Error)>) -> Result<Catalogue> {
         if let Some((_, one)) = batches.first() {
             for (path, info) in &batches {
                 if info.stream != one.stream {
@@ -96,8 +96,15 @@ impl Catalogue {
     }
 
     /// Files that can't be used, each with the reason.
-    pub fn bad(&self) -> &[Error] {
-        &self.bad
+    pub fn bad(&self) -> impl ExactSizeIterator<Item = &Error> {
+        self.bad.iter().map(|(_, error)| error)
+    }
+
+    /// A batch that can't be used and by its name holds something of `range` in a term from `term` on, with the reason.
+    pub(crate) fn bad_in(&self, range: LsnRange, term: Term) -> Option<&Error> {
+        let claims = |path: &Path| path.file_name()?.to_str()?.parse::<BatchName>().ok();
+        let holds = |name: BatchName| name.term >= term && name.from < range.to && name.to > range.from;
+        self.bad.iter().find(|(path, _)| claims(path).is_some_and(holds)).map(|(_, error)| error)
     }
 
     /// Whose batches these are; `None` when there is none.

@@ -77,6 +77,14 @@ pub enum Error {
         /// Where the batches go on behind the gap.
         next: Option<Lsn>,
     },
+    /// What was asked for may lie in a batch that can't be used.
+    #[error("{why}. The rest is whole up to LSN {whole}: --at lsn:{whole} restores that")]
+    Unusable {
+        /// Which batch, and what is wrong with it.
+        why: String,
+        /// Everything below can be restored.
+        whole: Lsn,
+    },
     /// What is offered doesn't continue what the depot holds.
     #[error("{}: the offered batch begins at LSN {offered}, but {what}", path.display())]
     NotNext {
@@ -221,7 +229,11 @@ impl Error {
         match self {
             Error::Io { .. } => Class::Io,
             Error::Full { .. } => Class::Full,
-            Error::Damaged { .. } | Error::Log(_) | Error::Gap { .. } | Error::NotNext { .. } => Class::Corrupt,
+            Error::Damaged { .. }
+            | Error::Log(_)
+            | Error::Gap { .. }
+            | Error::Unusable { .. }
+            | Error::NotNext { .. } => Class::Corrupt,
             Error::Diverged { .. } => Class::Refused,
             Error::Incompatible { .. } | Error::Stream { .. } => Class::Incompatible,
             Error::NotReached { .. } | Error::Nothing { .. } => Class::NotReached,

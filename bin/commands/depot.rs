@@ -124,7 +124,7 @@ fn list(listed: Listed, out: &mut Out) -> Result<(), Failure> {
         id: catalogue.stream().map_or(listed.id, |stream| stream.to_string()),
         folder: listed.folder,
         batches: catalogue.batches().iter().map(|(path, info)| batch_row(path, info)).collect(),
-        bad: catalogue.bad().iter().map(ToString::to_string).collect(),
+        bad: catalogue.bad().map(ToString::to_string).collect(),
     };
     if out.json {
         return out.json(&row);

@@ -181,7 +181,7 @@ impl Depot {
                 Ok(info) => batches.push((path, info)),
                 // two streams whose ids begin alike, or a copy that went to the wrong place: nothing is mixed
                 Err(error @ (Error::Io { .. } | Error::Full { .. } | Error::Stream { .. })) => return Err(error),
-                Err(error) => bad.push(error),
+                Err(error) => bad.push((path, error)),
             }
         }
         Catalogue::build(&self.folder, batches, bad)

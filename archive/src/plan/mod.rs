@@ -12,7 +12,7 @@ mod tests;
 use std::fmt;
 use std::path::PathBuf;
 
-use journal::{Class, Epoch, Geometry, Lsn, LsnRange, StreamId, Time};
+use journal::{Class, Epoch, Geometry, Lsn, LsnRange, StreamId, Term, Time};
 
 use crate::batch::BatchInfo;
 use crate::catalogue::Catalogue;
@@ -102,8 +102,33 @@ pub struct Short {
 ///
 /// # Errors
 /// `NotReached` when the point is not kept or not reached, with what is; `Gap` when batches on the way to it are
-/// missing; `Diverged` when two lines claim one term; `Absent` when there is nothing at all.
+/// missing; `Unusable` when a batch that may hold it is damaged: an earlier end is never taken for the latest; `Diverged`
+/// when two lines claim one term; `Absent` when there is nothing at all.
 pub fn plan(catalogue: Option<&Catalogue>, journal: Option<&Coverage>, wanted: &Wanted) -> Result<Plan> {
+    let planned = plan_of_what_is_whole(catalogue, journal, wanted);
+    let Some(catalogue) = catalogue else { return planned };
+    // in which range, and from which term on, a batch that can't be used would change the answer
+    let (doubt, whole, term) = match &planned {
+        Ok(plan) if wanted.point == Point::Latest || plan.short.is_some() => {
+            (LsnRange::new(plan.reaches(), Lsn::MAX), plan.reaches(), plan.term())
+        }
+        Ok(_) => return planned,
+        Err(Error::Gap { missing, .. }) => (*missing, missing.from, Term::default()),
+        Err(Error::NotReached { .. } | Error::Absent { .. }) => {
+            let latest = Wanted { point: Point::Latest, epoch: wanted.epoch };
+            let latest = plan_of_what_is_whole(Some(catalogue), journal, &latest).ok();
+            let whole = latest.as_ref().map_or(Lsn::ZERO, Plan::reaches);
+            (LsnRange::new(whole, Lsn::MAX), whole, latest.map_or(Term::default(), |plan| plan.term()))
+        }
+        Err(_) => return planned,
+    };
+    match catalogue.bad_in(doubt, term) {
+        Some(bad) => Err(Error::Unusable { why: bad.to_string().trim_end_matches('.').to_owned(), whole }),
+        None => planned,
+    }
+}
+
+fn plan_of_what_is_whole(catalogue: Option<&Catalogue>, journal: Option<&Coverage>, wanted: &Wanted) -> Result<Plan> {
     let (stream, geometry) = whose(catalogue, journal)?;
     if let (Some(catalogue), None) = (catalogue, wanted.epoch) {
         catalogue.end()?;
@@ -140,6 +165,15 @@ pub fn plan(catalogue: Option<&Catalogue>, journal: Option<&Coverage>, wanted: &
 }
 
 impl Plan {
+    /// The term of its last batch; a journal alone has all of its own.
+    fn term(&self) -> Term {
+        let batches = self.steps.iter().rev().filter_map(|step| match &step.source {
+            StepSource::Batch { info, .. } => Some(info.last.epoch.term),
+            StepSource::Journal { .. } => None,
+        });
+        batches.max().unwrap_or_default()
+    }
+
     /// Upper bound of what it reaches; exact unless it ends at a time.
     pub fn reaches(&self) -> Lsn {
         self.steps.last().map_or(Lsn::ZERO, |step| step.range.to.min(self.stop.lsn))

@@ -92,6 +92,14 @@ impl Scene {
         std::fs::remove_file(path).expect("removes");
     }
 
+    /// Cuts the last byte off the batch that begins there.
+    fn tear(&self, from: Lsn) {
+        let catalogue = self.depot.catalogue().expect("reads");
+        let (path, info) = catalogue.batches().iter().find(|(_, info)| info.first.lsn == from).expect("there");
+        let file = std::fs::File::options().write(true).open(path).expect("opens");
+        file.set_len(info.file_bytes - 1).expect("shortens");
+    }
+
     fn plan(&self, journal: Option<&Memory>, point: Point, epoch: Option<Epoch>) -> Result<Plan> {
         let catalogue = self.depot.catalogue().expect("reads");
         let coverage = journal.map(|journal| Coverage::scan(journal, Lsn::MAX).expect("reads"));
@@ -208,6 +216,35 @@ fn a_gap_is_named_and_never_jumped() {
     scene.lose(Lsn::ZERO);
     let error = scene.plan(None, lsn(&tips[2]), None).expect_err("nothing leads there");
     assert!(matches!(&error, Error::Gap { missing, .. } if missing.from == Lsn::ZERO), "{error}");
+}
+
+/// A batch that was cut short was left out as if it had never been: the latest was then an older state than the depot
+/// had taken, and the exit code said that all was well.
+#[test]
+fn a_damaged_batch_is_not_the_end_of_the_log() {
+    let forge = alphabet();
+    let tips = forge.tips();
+    let scene = Scene::new();
+    scene.ship(&forge, &[0, 3, 5, 10]);
+    scene.tear(tips[5].lsn);
+    for point in [Point::Latest, lsn(&tips[9]), time(9_000), Point::Mark("mid".into())] {
+        let error = scene.plan(None, point.clone(), None).expect_err("it may lie in the damaged batch");
+        assert_eq!(error.class(), Class::Corrupt, "{point}: {error}");
+        assert!(error.to_string().contains(&format!("lsn:{}", tips[5].lsn)), "{point}: {error}");
+    }
+    for point in [lsn(&tips[5]), lsn(&tips[2]), time(1500)] {
+        scene.plan(None, point, None).expect("below it");
+    }
+    // what is whole elsewhere is taken from there
+    let whole = Memory { forge: forge.clone(), start: tips[0] };
+    scene.plan(Some(&whole), Point::Latest, None).expect("the journal has it");
+    // in the middle, and as the only one
+    scene.tear(tips[3].lsn);
+    let error = scene.plan(None, Point::Latest, None).expect_err("two are damaged");
+    assert!(matches!(&error, Error::Unusable { whole, .. } if *whole == tips[3].lsn), "{error}");
+    scene.tear(Lsn::ZERO);
+    let error = scene.plan(None, Point::Latest, None).expect_err("all are damaged");
+    assert!(matches!(&error, Error::Unusable { whole: Lsn::ZERO, .. }), "{error}");
 }
 
 /// Term 1 shipped up to `d`; the node promoted to term 2 had only `b`.
