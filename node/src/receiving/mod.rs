@@ -111,7 +111,8 @@ impl Receiving {
     }
 
     /// Ends the connection to the primary for good and takes nothing more of it: this node is to become `instead`.
-    /// `term` is what it has seen durably. When it returns, no entry of the old connection is written any more. The replica stands still.
+    /// `term` is what it has seen durably. When it returns, no entry of the old connection is written any more, and the
+    /// replica stands still.
     pub(crate) fn retire(&self, instead: &str, term: TermSeen) {
         self.stream.stop(&format!("this node becomes {instead}"));
         self.stream.retire(instead, term);
