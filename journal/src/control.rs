@@ -144,11 +144,16 @@ impl Control {
         Ok(control)
     }
 
-    /// Opens the control file in `dir`.
+    /// Opens the control file in `dir`, where other files of a journal were found.
     pub(crate) fn open(storage: &dyn Storage, dir: &Path) -> Result<Control> {
         let path = dir.join(NAME);
         let file = storage.open(&path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::Absent { path: dir.to_owned(), what: "no control file" },
+            // not `Absent`: nobody may take it for a place where a journal can be made
+            std::io::ErrorKind::NotFound => Error::Corrupt {
+                path: path.clone(),
+                what: "there are segments, but the control file is missing. Restore this log from a peer or a depot"
+                    .into(),
+            },
             _ => Error::io("open", &path)(error),
         })?;
         let stored = read(file.file(), &path)?;

@@ -301,3 +301,61 @@ fn a_damaged_journal_is_refused_with_4() {
     run(["primary", "--data", &node.data(), "--stream", "log"]).expect(4).says("0000000000000000.seg").says("0..");
     assert!(fs::read(&segment).unwrap() == bytes, "the file is as it was");
 }
+
+/// What happened to a folder, and what a node must say of it at its start.
+type Damage = (&'static str, fn(&Path), &'static str);
+
+#[test]
+fn a_node_whose_files_are_damaged_refuses_to_start_and_changes_nothing() {
+    let second = "0000000000010000.seg";
+    let damages: [Damage; 7] = [
+        ("a segment is truncated", |dir| cut_to(&dir.join("0000000000010000.seg"), 1000), second),
+        ("a segment is empty", |dir| cut_to(&dir.join("0000000000010000.seg"), 0), second),
+        ("a segment is missing", |dir| fs::remove_file(dir.join("0000000000010000.seg")).unwrap(), second),
+        (
+            "a segment is another one",
+            |dir| drop(fs::copy(dir.join("0000000000000000.seg"), dir.join("0000000000010000.seg")).unwrap()),
+            second,
+        ),
+        ("the control file is missing", |dir| fs::remove_file(dir.join("control")).unwrap(), "control"),
+        ("the control file is empty", |dir| cut_to(&dir.join("control"), 0), "control"),
+        ("both copies of the control file are damaged", |dir| fill_with_noise(&dir.join("control")), "control"),
+    ];
+    let mut node = Lone::start(&["--segment", "64 KiB"]);
+    node.append(lines(200).as_bytes(), &["--wait", "durable"]).expect(0);
+    node.stop();
+    let journal = node.folder.path().join("P/streams/log/journal");
+    let whole = contents(&journal);
+    for (what, damage, part) in damages {
+        damage(&journal);
+        let damaged = contents(&journal);
+        run(["primary", "--data", &node.data(), "--stream", "log"]).expect(4).says(part);
+        run(["verify", &node.data()]).expect(4);
+        let out = node.out();
+        run(["restore", "log", "--from", &node.data(), "--to", out.to_str().unwrap()]).expect(4);
+        assert!(!out.exists(), "{what}");
+        assert!(contents(&journal) == damaged, "{what}: nothing is changed");
+        for (name, bytes) in &whole {
+            fs::write(journal.join(name), bytes).unwrap();
+        }
+    }
+    node.again(&[]);
+    assert_eq!(node.tail(&[]), lines(200));
+}
+
+/// The segments and the control file.
+fn contents(dir: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let ours = files.filter(|path| path.extension().is_some_and(|ext| ext == "seg") || path.ends_with("control"));
+    ours.map(|path| (name(&path), fs::read(&path).unwrap())).collect()
+}
+
+fn cut_to(path: &Path, bytes: u64) {
+    fs::File::options().write(true).open(path).unwrap().set_len(bytes).unwrap();
+}
+
+fn fill_with_noise(path: &Path) {
+    let bytes = fs::metadata(path).unwrap().len();
+    fs::write(path, (0..bytes).map(|at| (at * 131 % 251) as u8).collect::<Vec<u8>>()).unwrap();
+}
