@@ -267,7 +267,7 @@ impl Error {
             }
             Error::Locked { .. } => Some("talk to it instead (towline status --data DIR), or stop it first".into()),
             Error::Foreign { .. } => Some("choose another folder; nothing was changed in this one".into()),
-            Error::OtherNode { is, .. } => Some(format!("leave --node away, or say --node {is}")),
+            Error::OtherNode { is, .. } => Some(format!("a folder keeps its node's name: leave it away, or say {is}")),
             Error::Version { .. } => Some("use the towline that made it, or a newer one".into()),
             Error::NotReady { stream, .. } => {
                 Some(format!("start what it waits for; to go on without: towline promote {stream} --accept-loss"))

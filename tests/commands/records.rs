@@ -314,7 +314,9 @@ fn a_node_whose_files_are_damaged_refuses_to_start_and_changes_nothing() {
         ("a segment is missing", |dir| fs::remove_file(dir.join("0000000000010000.seg")).unwrap(), second),
         (
             "a segment is another one",
-            |dir| drop(fs::copy(dir.join("0000000000000000.seg"), dir.join("0000000000010000.seg")).unwrap()),
+            |dir| {
+                fs::copy(dir.join("0000000000000000.seg"), dir.join("0000000000010000.seg")).unwrap();
+            },
             second,
         ),
         ("the control file is missing", |dir| fs::remove_file(dir.join("control")).unwrap(), "control"),
@@ -358,4 +360,11 @@ fn cut_to(path: &Path, bytes: u64) {
 fn fill_with_noise(path: &Path) {
     let bytes = fs::metadata(path).unwrap().len();
     fs::write(path, (0..bytes).map(|at| (at * 131 % 251) as u8).collect::<Vec<u8>>()).unwrap();
+}
+
+#[test]
+fn a_folder_of_a_node_with_another_name_is_78() {
+    let mut node = Lone::start(&["--name", "first"]);
+    node.stop();
+    run(["primary", "--data", &node.data(), "--stream", "log", "--name", "other"]).expect(78).says("say first");
 }
