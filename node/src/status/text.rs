@@ -41,7 +41,8 @@ impl Display for StreamStatus {
             write!(f, "{destination}")?;
         }
         if let Some(source) = &self.source {
-            let name = source.name.as_deref().unwrap_or("nobody yet");
+            let nobody = if source.last_contact_ms.is_some() { "its primary" } else { "nobody yet" };
+            let name = source.name.as_deref().unwrap_or(nobody);
             let state = if source.connected { "connected" } else { "not connected" };
             write!(f, "  from         {name}, {state}{}", heard(source.last_contact_ms))?;
             write_some(f, "durable there", source.durable)?;
