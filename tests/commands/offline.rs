@@ -139,6 +139,14 @@ fn an_existing_target_is_replaced_only_by_force() {
 }
 
 #[test]
+fn a_target_in_no_folder_names_the_folder() {
+    let data = Data::new();
+    let nowhere = data.folder.path().join("nowhere");
+    let ended = run(["restore", "log", "--from", data.path(), "--to", nowhere.join("out").to_str().unwrap()]).expect(1);
+    assert_eq!(ended.stderr, format!("towline: create a file in {}: entity not found\n", nowhere.display()));
+}
+
+#[test]
 fn restore_to_standard_output() {
     let data = Data::new();
     let shown = run(["restore", "log", "--from", data.path(), "--to", "-"]).expect(0);

@@ -62,7 +62,8 @@ impl Output {
             .suffix(".part")
             .permissions(Permissions::from_mode(FILE_MODE))
             .tempfile_in(folder_of(target))
-            .map_err(Error::io("create a file beside", target))?;
+            // the cause names the temporary file, which means nothing to anybody: its kind says enough
+            .map_err(|cause| Error::io("create a file in", folder_of(target))(cause.kind().into()))?;
         let place = Place::File { target: target.to_owned(), replace };
         Ok(Output::new(Sink::File(file), place, frames, volume, start))
     }
