@@ -69,6 +69,27 @@ impl Security {
             Security::Loopback => wire::Security::Plaintext { anywhere: false },
         })
     }
+
+    /// Refuses an address that may not be spoken to without TLS, before anything is begun. A name is looked up only
+    /// when it is dialled; then the link refuses.
+    pub(crate) fn allows(security: &wire::Security, address: &str) -> Result<()> {
+        match address.parse() {
+            Ok(address) => Ok(security.check(address)?),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+impl StreamOptions {
+    /// Whether every destination may be spoken to like this.
+    pub(crate) fn allowed(&self, security: &wire::Security) -> Result<()> {
+        let peers = self.peers.iter().map(|peer| &peer.address);
+        let depots = self.depots.iter().filter_map(|depot| match &depot.at {
+            DepotAt::Node { address, .. } => Some(address),
+            DepotAt::Folder(_) => None,
+        });
+        peers.chain(depots).try_for_each(|address| Security::allows(security, address))
+    }
 }
 
 /// One stream on a node.

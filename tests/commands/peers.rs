@@ -25,6 +25,19 @@ fn a_receiver_that_is_not_there_is_waited_for_and_nothing_is_acknowledged() {
     primary.stop(Path::new(&data)).expect(0);
 }
 
+/// Off loopback there is no link without TLS, unless the explicit word is said; nothing is made before that is settled.
+#[test]
+fn another_machine_without_tls_is_refused_before_anything_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = path(&folder, "P");
+    for to in ["192.0.2.1:7400", "192.0.2.1:7400,depot,every=1m"] {
+        let ended = run(["primary", "--data", &data, "--stream", "log", "--to", to]).expect(78);
+        ended.says("192.0.2.1:7400").says("--plaintext");
+        assert!(!Path::new(&data).exists(), "nothing was made");
+    }
+    run(["receiver", "--data", &data, "--listen", "0.0.0.0:0"]).expect(78).says("--plaintext");
+}
+
 /// A primary `P` and a receiver `R` of the stream `log`.
 struct Pair {
     folder: TempDir,

@@ -44,9 +44,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Errors: whatever keeps it from starting (`Locked`, `Corrupt`, `Config`, …); class `Io` when a write or a sync failed
 /// for good while it ran: nothing was acknowledged after it, and the data is kept.
 pub fn run(options: Options, stop: &Stop, ready: impl FnOnce(&Ready)) -> Result<Stopped> {
+    let security = options.security.load()?;
+    options.streams.iter().try_for_each(|stream| stream.allowed(&security))?;
     let data = Data::open(&options.data, options.name.as_deref())?;
     let listener = Listener::bind(data.path())?;
-    let security = options.security.load()?;
     let node = Arc::new(Node {
         start_id: random(),
         boot_id: boot_id(),

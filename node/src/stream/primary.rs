@@ -15,6 +15,7 @@ use super::policy::went_alone;
 use super::{StreamBuilder, ended};
 use crate::control::{Failure, Promote, Promoted};
 use crate::error::{Error, Result};
+use crate::options::Security;
 use crate::promotion::{self, Before};
 
 /// How long a wait goes on before it looks whether the loss of a peer is to be answered with an error.
@@ -106,6 +107,8 @@ pub(super) fn start(builder: StreamBuilder) -> Result<super::Stream> {
 }
 
 fn links_options(builder: &StreamBuilder) -> Result<LinksOptions> {
+    let security = builder.security.load()?;
+    builder.peers.iter().try_for_each(|peer| Security::allows(&security, &peer.address))?;
     let targets = builder.peers.iter().enumerate().map(|(index, peer)| Target {
         peer: PeerCore {
             dead_after: builder.dead_after,
@@ -119,7 +122,7 @@ fn links_options(builder: &StreamBuilder) -> Result<LinksOptions> {
     Ok(LinksOptions {
         stream_name: builder.name.clone(),
         node: builder.node.clone(),
-        security: builder.security.load()?,
+        security,
         need: builder.need,
         targets: targets.collect(),
     })
