@@ -14,7 +14,7 @@ use crate::geometry::{Geometry, HEADER_BYTES, SEGMENT_HEADER_BYTES, entry_bytes}
 use crate::id::{NodeId, StreamId};
 use crate::lsn::{Lsn, LsnRange};
 use crate::recovery::{next_entry, segment_paths};
-use crate::segment::SegmentHeader;
+use crate::segment::{SegmentHeader, file_name};
 use crate::time::Time;
 
 /// Read at once from a segment file.
@@ -210,7 +210,7 @@ impl Entries<'_> {
                 self.used += entry.header.range().bytes() as usize;
                 Ok(Some(entry))
             }
-            Ok(Next::Need(_)) if at < durable => Err(self.rot(Fault { at, kind: FaultKind::Short, to: durable })),
+            Ok(Next::Need(_)) if at < durable => Err(self.missing(at)),
             Ok(Next::Need(_)) => Ok(None),
             Err(fault) if fault.at < durable => Err(self.rot(fault)),
             Err(fault) => {
@@ -281,6 +281,23 @@ impl Entries<'_> {
             return Err(Error::Pruned { wanted: at, start: range.to });
         }
         Ok(filled >= wanted)
+    }
+
+    /// The error for a position that was durable and that the files don't have.
+    fn missing(&self, at: Lsn) -> Error {
+        let log = self.log;
+        let durable = log.evidence.durable;
+        if log.segments.iter().any(|segment| segment.range.from <= at && at < segment.range.to) {
+            return self.rot(Fault { at, kind: FaultKind::Short, to: durable });
+        }
+        let next = log.segments.iter().map(|segment| segment.range.from).find(|&from| from > at);
+        let range = LsnRange::new(at, next.unwrap_or(durable).min(durable));
+        Error::Corrupt {
+            path: log.dir.join(file_name(log.facts.geometry.segment_of(at))),
+            what: format!(
+                "this segment is missing: entries {range} were durable. Nothing was changed; restore them from a peer or a depot"
+            ),
+        }
     }
 
     fn path(&self, at: Lsn) -> PathBuf {

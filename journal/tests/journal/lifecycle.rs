@@ -234,6 +234,15 @@ fn a_missing_truncated_or_foreign_segment_is_corrupt() {
     assert!(error.to_string().contains("missing"), "{error}");
     let other = tempfile::tempdir().unwrap();
     make(other.path());
+    let log = offline::Log::open(dir.path()).unwrap();
+    let mut entries = log.entries(None).unwrap();
+    let error = loop {
+        match entries.next_entry() {
+            Ok(entry) => assert!(entry.is_some(), "a missing segment was taken for the end"),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.to_string().contains("missing: entries 196608.."), "{error}");
     std::fs::copy(segment_file(other.path(), 3 * (64 << 10)), &last).unwrap();
     let error = Journal::open(dir.path(), small()).unwrap_err();
     assert!(error.to_string().contains("belongs to stream"), "{error}");
