@@ -106,6 +106,24 @@ fn going_on_alone_is_stamped_and_ends_with_the_return() {
     assert_eq!(b.records(), ["one", "two", "three", "four"]);
 }
 
+/// Two peers that promise something: while one is away the other still keeps its promise, and status says which.
+#[test]
+fn going_on_without_one_of_two_peers_still_waits_for_the_other() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (b, c) = (start(receiver(dir.path(), "b", None)), start(receiver(dir.path(), "c", None)));
+    let alone = OnLoss::Alone { after: Duration::from_millis(100) };
+    let peers = [b.peer().name("b"), c.peer().name("c").semi_sync().on_loss(alone)];
+    let a = start(primary(dir.path(), "a", peers));
+    assert!(!a.append(Level::PeerDurable, LONG, &["one"]).expect("acknowledged").alone);
+    c.stop();
+    assert!(a.append(Level::Committed, LONG, &["two"]).expect("acknowledged").alone);
+    let in_force = a.wait_state(State::Alone).mode_in_force.expect("something is acknowledged");
+    assert!(in_force.contains("sync with b") && !in_force.contains("with c"), "{in_force}");
+    assert_eq!(b.records(), ["one", "two"]);
+    b.stop();
+    assert_eq!(class(a.append(Level::Committed, SHORT, &["three"])), Class::Unknown, "b is waited for");
+}
+
 #[test]
 fn failing_answers_unknown_without_a_timeout_of_the_client() {
     let dir = tempfile::tempdir().expect("a folder");

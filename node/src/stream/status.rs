@@ -84,6 +84,10 @@ impl Primary {
             status.at.received = Some(board.reached(Level::Received).get());
             status.at.peer_durable = Some(board.reached(Level::PeerDurable).get());
         }
+        let staying = links.iter().flat_map(|links| &links.peers);
+        let staying = staying.filter(|peer| peer.mode != Mode::Async && peer.marks.is_some());
+        let staying: Vec<String> =
+            staying.map(|peer| format!("{} with {}", mode_name(peer.mode), peer.called())).collect();
         if let Some(links) = links {
             status.destinations = links.peers.iter().map(|peer| peer_status(&self.journal, peer)).collect();
         }
@@ -94,7 +98,8 @@ impl Primary {
         status.notes.extend(self.trouble());
         status.mode_in_force = match state {
             State::Open => Some(mode_name(asked).into()),
-            State::Alone => Some("async: what is acknowledged is durable here alone".into()),
+            State::Alone if staying.is_empty() => Some("async: what is acknowledged is durable here alone".into()),
+            State::Alone => Some(format!("{}; not with everybody required", staying.join(", "))),
             _ => None,
         };
         if !waits_for.is_empty() {
