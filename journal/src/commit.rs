@@ -98,8 +98,9 @@ impl Journal {
         if last.covers(target.lsn) {
             return Ok(*last);
         }
+        let before = last.lsn();
         self.board().sync_begins();
-        let synced = self.sync_segments(last.lsn(), target);
+        let synced = self.sync_segments(before, target);
         let durable = synced.is_ok().then_some(target.lsn);
         let noted = synced.and_then(|()| {
             let committed = self.board().committed();
@@ -114,9 +115,16 @@ impl Journal {
         }
         self.board().sync_ended(durable);
         self.checked(noted)?;
-        // after the waiters have been woken: once a second this costs one more flush
-        let kept = self.control().sync_evidence_sometimes();
-        self.checked(kept)?;
+        // after the waiters have been woken: once a second, and once a segment, this costs one more flush
+        let rotated = self.geometry().segment_of(before) != self.geometry().segment_of(target.lsn);
+        let kept = match rotated {
+            true => self.control().sync_evidence(),
+            false => self.control().sync_evidence_sometimes(),
+        };
+        // what this sync covers is durable all the same; a failure ends whatever would come after it
+        if let Err(error) = self.checked(kept) {
+            tracing::warn!(%error, "sync the evidence");
+        }
         Ok(*last)
     }
 
