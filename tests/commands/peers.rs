@@ -332,8 +332,8 @@ fn a_receiver_on_a_full_disk_is_lost_and_catches_up_when_there_is_space() {
     primary.hear("every required peer counts again");
     assert!(run(["tail", "log", "--data", &r]).expect(0).stdout.as_bytes() == input, "nothing is missing");
     let said = receiver.stop(Path::new(&r)).expect(0).stderr;
-    // room for one more segment may turn up on the way (a copy under construction is given up): it is taken and filled;
-    // what must not be is a return at every attempt, which would keep the primary from ever going on alone
+    // seen under load: it found room for one segment, was counted again, and was full again at the next entries. One
+    // such return is tolerated; a return at every attempt would keep the primary from ever going on alone
     let few = |count: usize| (1..=3).contains(&count);
     assert!(few(said.matches("ERROR receive").count()), "{said}");
     let said = primary.stop(Path::new(&p)).expect(0).stderr;
