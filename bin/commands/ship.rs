@@ -16,7 +16,7 @@ pub(crate) struct Args {
     /// Everything that is committed and durable (the default)
     #[arg(long, conflicts_with = "next")]
     now: bool,
-    /// Only what the schedule would ship next
+    /// The same as --now: this version makes no difference between the two
     #[arg(long)]
     next: bool,
     /// Longest wait [default: for ever]
