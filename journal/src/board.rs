@@ -7,14 +7,15 @@
 //! ```
 //! staged >= written >= durable; reached(Received) <= durable; reached(PeerDurable) <= durable; committed <= durable.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
-use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use crate::level::{End, Level, Remote, WaitError};
 use crate::lsn::Lsn;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Mutex, MutexGuard};
 
 /// The board of one journal: watermarks that can be read at any time and waited for.
 #[derive(Debug, Default)]

@@ -2,11 +2,11 @@
 //! for. Blocking waiters don't need it: they sync for themselves.
 
 use std::sync::PoisonError;
-use std::thread;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::log::Journal;
+use crate::sync::thread;
 
 /// A tail that nobody waits for is durable at the latest after about twice this.
 const IDLE: Duration = Duration::from_millis(100);

@@ -48,6 +48,7 @@ mod replay;
 mod segment;
 mod space;
 mod storage;
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod time;

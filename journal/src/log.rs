@@ -3,9 +3,7 @@
 //! Locks are always taken in this order: `syncing`, `writer`, `staging`, `space`, `control`, `segments`.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, LockResult, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::thread::JoinHandle;
+use std::sync::{Arc, LockResult, OnceLock, PoisonError};
 
 use crate::append::Staging;
 use crate::board::Board;
@@ -24,6 +22,9 @@ use crate::options::Options;
 use crate::recovery;
 use crate::segment::Segment;
 use crate::space::Space;
+use crate::sync::atomic::AtomicU64;
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// What opening a journal found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,9 +9,10 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::storage::{Disk, Storage, StorageFile};
+use crate::sync::{Mutex, MutexGuard};
 
 /// What a disk writes whole or not at all.
 const SECTOR_BYTES: u64 = 512;
