@@ -17,6 +17,7 @@ use crate::geometry::{Geometry, HEADER_BYTES, entry_bytes};
 use crate::level::{Level, WaitError};
 use crate::log::Journal;
 use crate::lsn::Lsn;
+use crate::sync::now;
 use crate::time::Time;
 
 /// An appender that finds this much staged and not written writes it first: the bound on memory. A group of this size
@@ -332,7 +333,7 @@ impl Ticket {
 
     /// Waits for `level`, at most `timeout`.
     pub fn wait(&self, level: Level, timeout: Duration) -> std::result::Result<Ack, WaitError> {
-        self.reach(level, Instant::now().checked_add(timeout))
+        self.reach(level, now().checked_add(timeout))
     }
 
     /// For async code: resolves when the record reaches `level`. Needs a flush thread

@@ -15,7 +15,7 @@ use crate::level::{End, Level, Remote, WaitError};
 use crate::lsn::Lsn;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::thread::{self, Thread};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, now};
 
 /// The board of one journal: watermarks that can be read at any time and waited for.
 #[derive(Debug, Default)]
@@ -134,7 +134,7 @@ impl Board {
 
     /// How long the sync in progress has run; `None` when none runs.
     pub fn sync_running(&self) -> Option<Duration> {
-        self.lock().sync_began.map(|began| began.elapsed())
+        self.lock().sync_began.map(|began| now().saturating_duration_since(began))
     }
 
     /// Publishes what the required peers hold now. Wakes whom it reaches.
@@ -244,7 +244,7 @@ impl Board {
     }
 
     pub(crate) fn sync_begins(&self) {
-        self.lock().sync_began = Some(Instant::now());
+        self.lock().sync_began = Some(now());
     }
 
     /// The sync in progress ended; `durable` is what it covered, `None` if it failed.
@@ -276,7 +276,7 @@ impl Board {
                 .position(|waiter| matches!(&waiter.who, Who::Thread(_, number) if *number == ticket));
             let reached = lsn <= self.reached_with(&inner.remote, level);
             let ended = inner.end.as_ref().map(End::wait_error);
-            let expired = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            let expired = deadline.is_some_and(|deadline| now() >= deadline);
             let lead = may_lead && inner.leader == Leader::None && lsn > self.durable();
             if reached || ended.is_some() || expired || lead {
                 if let Some(index) = queued {
@@ -302,7 +302,7 @@ impl Board {
             }
             drop(inner);
             match deadline {
-                Some(deadline) => thread::park_timeout(deadline.saturating_duration_since(Instant::now())),
+                Some(deadline) => thread::park_timeout(deadline.saturating_duration_since(now())),
                 None => thread::park(),
             }
             inner = self.lock();
@@ -416,12 +416,12 @@ impl Watch<'_> {
     /// Blocks until something changes or `timeout` is over; `true` for a change.
     pub fn wait(&mut self, timeout: Duration) -> bool {
         let waker = Waker::from(std::sync::Arc::new(Unpark(thread::current())));
-        let deadline = Instant::now() + timeout;
+        let deadline = now() + timeout;
         loop {
             if self.poll_changed(&mut Context::from_waker(&waker)).is_ready() {
                 return true;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(now());
             if left.is_zero() {
                 return false;
             }

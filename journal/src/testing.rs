@@ -47,6 +47,12 @@ impl Random {
     }
 }
 
+/// Whether waits with a deadline ever see it pass, for every test that this thread explores from now on.
+#[cfg(feature = "shuttle")]
+pub fn let_time_pass(passes: bool) {
+    crate::sync::let_time_pass(passes);
+}
+
 /// The disk. Clones share it.
 #[derive(Clone, Debug)]
 pub struct SimDisk {
