@@ -179,16 +179,12 @@ impl SimDisk {
             let mut bytes = content.durable.clone();
             if let Some(live) = state.live.iter().find(|(_, live)| **live == id).map(|(path, _)| path) {
                 let file = File::open(live)?;
-                for &sector in &content.dirty {
-                    let keep = match style {
-                        0 => false,
-                        1 => true,
-                        _ => random.one_in(2),
-                    };
-                    if keep {
-                        copy_sector(&file, &mut bytes, sector)?;
-                    }
-                }
+                let kept = content.dirty.iter().copied().filter(|_| match style {
+                    0 => false,
+                    1 => true,
+                    _ => random.one_in(2),
+                });
+                copy_sectors(&file, &mut bytes, kept)?;
             }
             fs::write(&target, bytes)?;
             written.insert(id, target);
@@ -245,14 +241,22 @@ impl State {
     }
 }
 
-fn copy_sector(file: &File, bytes: &mut Vec<u8>, sector: u64) -> io::Result<()> {
-    let at = sector * SECTOR_BYTES;
+/// Copies sectors, given in order, from `file` into `bytes`: neighbours with one call.
+fn copy_sectors(file: &File, bytes: &mut Vec<u8>, sectors: impl Iterator<Item = u64>) -> io::Result<()> {
     let length = file.metadata()?.len();
-    let end = (at + SECTOR_BYTES).min(length);
-    if bytes.len() < end as usize {
-        bytes.resize(end as usize, 0);
+    let mut sectors = sectors.peekable();
+    while let Some(first) = sectors.next() {
+        let mut behind = first + 1;
+        while sectors.next_if_eq(&behind).is_some() {
+            behind += 1;
+        }
+        let (at, end) = (first * SECTOR_BYTES, (behind * SECTOR_BYTES).min(length));
+        if bytes.len() < end as usize {
+            bytes.resize(end as usize, 0);
+        }
+        file.read_exact_at(&mut bytes[at as usize..end as usize], at)?;
     }
-    file.read_exact_at(&mut bytes[at as usize..end as usize], at)
+    Ok(())
 }
 
 impl Storage for SimDisk {
@@ -353,9 +357,7 @@ impl StorageFile for SimFile {
             let dirty = std::mem::take(&mut content.dirty);
             match &outcome {
                 Ok(()) => {
-                    for sector in dirty {
-                        copy_sector(&self.file, &mut content.durable, sector)?;
-                    }
+                    copy_sectors(&self.file, &mut content.durable, dirty.into_iter())?;
                 }
                 // power gone: nothing reaches the disk, and nothing is forgotten either
                 Err(error) if error.raw_os_error().is_none() => content.dirty = dirty,
