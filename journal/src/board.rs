@@ -186,9 +186,11 @@ impl Board {
         self.watch_for(Interest::Everything)
     }
 
-    /// A watch that wakes when the flush thread has something to do.
+    /// A watch that wakes when the flush thread has something to do; what was asked for before counts too.
     pub(crate) fn watch_demand(&self) -> Watch<'_> {
-        self.watch_for(Interest::Demand)
+        let mut watch = self.watch_for(Interest::Demand);
+        watch.seen = 0;
+        watch
     }
 
     fn watch_for(&self, interest: Interest) -> Watch<'_> {
