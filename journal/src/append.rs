@@ -225,8 +225,11 @@ impl Journal {
     /// After `Unknown` the record may still get there: ask again with the same LSN.
     pub fn wait(&self, level: Level, lsn: Lsn, deadline: Option<Instant>) -> std::result::Result<(), WaitError> {
         use crate::board::Turn;
-        if level == Level::Written {
-            self.write().map_err(|error| WaitError::Failed(error.to_string()))?;
+        if level == Level::Written
+            && let Err(error) = self.write()
+            && lsn > self.board().written()
+        {
+            return Err(self.wait_error(&error));
         }
         loop {
             match self.board().turn(level, lsn, deadline, true)? {
@@ -234,14 +237,21 @@ impl Journal {
                 Turn::Lead => {
                     let synced = self.sync();
                     self.board().hand_over();
-                    if let Err(error) = synced {
-                        return Err(match self.board().ended() {
-                            Some(end) => end.wait_error(),
-                            None => WaitError::Failed(error.to_string()),
-                        });
+                    if let Err(error) = synced
+                        && lsn > self.board().reached(level)
+                    {
+                        return Err(self.wait_error(&error));
                     }
                 }
             }
+        }
+    }
+
+    /// What a waiter is told when it could not write or sync: the end of the stream is why, if it has ended.
+    fn wait_error(&self, error: &Error) -> WaitError {
+        match self.board().end_reached() {
+            Some(end) => end.wait_error(),
+            None => WaitError::Failed(error.to_string()),
         }
     }
 

@@ -7,7 +7,7 @@
 //! ```
 //! staged >= written >= durable; reached(Received) <= durable; reached(PeerDurable) <= durable; committed <= durable.
 
-use std::sync::PoisonError;
+use std::sync::{OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ pub struct Board {
     committed: AtomicU64,
     changes: AtomicU64,
     demands: AtomicU64,
+    /// The one place that says so, to appenders and waiters alike. Set before `inner` is locked to wake the waiters.
+    ended: OnceLock<End>,
     inner: Mutex<Inner>,
 }
 
@@ -33,9 +35,9 @@ pub struct Board {
 struct Inner {
     remote: Remote,
     waiters: Vec<Waiter>,
+    next_ticket: u64,
     watchers: Vec<Watcher>,
     next_watch: u64,
-    end: Option<End>,
     leader: Leader,
     sync_wanted: Lsn,
     sync_began: Option<Instant>,
@@ -129,7 +131,12 @@ impl Board {
 
     /// Why nothing is acknowledged any more; `None` while all is well.
     pub fn ended(&self) -> Option<End> {
-        self.lock().end.clone()
+        self.end_reached().cloned()
+    }
+
+    /// The same without a copy.
+    pub(crate) fn end_reached(&self) -> Option<&End> {
+        self.ended.get()
     }
 
     /// How long the sync in progress has run; `None` when none runs.
@@ -146,11 +153,8 @@ impl Board {
 
     /// Ends the stream: every wait that isn't reached fails. The first end stays.
     pub fn end(&self, end: End) {
-        let mut inner = self.lock();
-        if inner.end.is_none() {
-            inner.end = Some(end);
-        }
-        self.settle(inner);
+        let _first_stays = self.ended.set(end);
+        self.settle(self.lock());
     }
 
     /// Blocks until `lsn` reaches `level`, or until `deadline`. Does not sync by itself: see
@@ -167,7 +171,7 @@ impl Board {
         if lsn <= self.reached_with(&inner.remote, level) {
             return Poll::Ready(Ok(()));
         }
-        if let Some(end) = &inner.end {
+        if let Some(end) = self.end_reached() {
             return Poll::Ready(Err(end.wait_error()));
         }
         let known = |waiter: &Waiter| matches!(&waiter.who, Who::Task(waker) if waker.will_wake(cx.waker()));
@@ -268,16 +272,16 @@ impl Board {
         deadline: Option<Instant>,
         may_lead: bool,
     ) -> Result<Turn, WaitError> {
-        static TICKETS: AtomicU64 = AtomicU64::new(0);
-        let ticket = TICKETS.fetch_add(1, Ordering::Relaxed);
         let mut inner = self.lock();
+        inner.next_ticket += 1;
+        let ticket = inner.next_ticket;
         loop {
             let queued = inner
                 .waiters
                 .iter()
                 .position(|waiter| matches!(&waiter.who, Who::Thread(_, number) if *number == ticket));
             let reached = lsn <= self.reached_with(&inner.remote, level);
-            let ended = inner.end.as_ref().map(End::wait_error);
+            let ended = self.end_reached().map(End::wait_error);
             let expired = deadline.is_some_and(|deadline| now() >= deadline);
             let lead = may_lead && inner.leader == Leader::None && lsn > self.durable();
             if reached || ended.is_some() || expired || lead {
@@ -341,12 +345,12 @@ impl Board {
     /// Recomputes what follows from the watermarks and wakes those that are reached, after the lock is gone.
     fn settle(&self, mut inner: MutexGuard<'_, Inner>) {
         let committed = self.durable().min(inner.remote.promised);
-        if inner.end.is_none() {
+        let ended = self.end_reached().is_some();
+        if !ended {
             self.committed.fetch_max(committed.get(), Ordering::AcqRel);
         }
         let mut woken = Vec::new();
         let remote = inner.remote;
-        let ended = inner.end.is_some();
         let mut index = 0;
         while index < inner.waiters.len() {
             let waiter = &inner.waiters[index];

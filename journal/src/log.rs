@@ -3,7 +3,7 @@
 //! Locks are always taken in this order: `syncing`, `writer`, `staging`, `space`, `control`, `segments`.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LockResult, OnceLock, PoisonError};
+use std::sync::{Arc, LockResult, PoisonError};
 
 use crate::append::Staging;
 use crate::board::Board;
@@ -53,7 +53,6 @@ pub(crate) struct Shared {
     pub(crate) geometry: Geometry,
     pub(crate) report: OpenReport,
     pub(crate) board: Arc<Board>,
-    pub(crate) ended: OnceLock<End>,
     pub(crate) syncing: Mutex<Durable>,
     pub(crate) writer: Mutex<Writer>,
     pub(crate) staging: Mutex<Staging>,
@@ -127,7 +126,6 @@ impl Journal {
             geometry,
             report,
             board,
-            ended: OnceLock::new(),
             syncing: Mutex::new(Durable::recovered(tip)),
             writer: Mutex::new(Writer::at(tip)),
             staging: Mutex::new(Staging::at(tip, space.reserved_to())),
@@ -282,13 +280,12 @@ impl Journal {
 
     /// Ends the stream on this node: every wait that isn't reached fails, every later append too.
     pub fn end(&self, end: End) {
-        let _first = self.shared.ended.set(end.clone());
         self.shared.board.end(end);
     }
 
     /// An error once nothing is acknowledged any more.
     pub(crate) fn check_end(&self) -> Result<()> {
-        match self.shared.ended.get() {
+        match self.board().end_reached() {
             None => Ok(()),
             Some(End::Fenced(by)) => Err(Error::Fenced { by: *by }),
             Some(End::Failed(why)) => Err(Error::Ended { why: why.clone() }),

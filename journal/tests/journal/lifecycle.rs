@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use journal::{
     Assembler, Class, Cursor, Error, Flags, Geometry, Item, Journal, Kind, Level, Lsn, NodeId, Options, Reason, Role,
-    RunOpening, SEGMENT_HEADER_BYTES, Source, StreamId, Tip, offline,
+    RunOpening, SEGMENT_HEADER_BYTES, Source, StreamId, Term, TermSeen, Tip, WaitError, offline,
 };
 
 pub(crate) fn small() -> Options {
@@ -505,4 +505,20 @@ fn no_flipped_bit_of_an_entry_passes_the_cursor() {
             Ok(run) => assert!(run.range().is_empty(), "bit {bit} passed"),
         }
     }
+}
+
+#[test]
+fn whoever_waits_is_told_which_end_it_was_and_not_of_a_write_that_failed_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path());
+    start_run(&journal);
+    let kept = journal.append(Item::record(&[b"written before"])).unwrap();
+    kept.written().unwrap();
+    let late = journal.append(Item::record(&[b"staged, and then the end came"])).unwrap();
+    journal.fence(TermSeen { term: Term(7), id: 7 }).unwrap();
+    for level in [Level::Written, Level::Durable] {
+        assert_eq!(late.wait(level, Duration::from_secs(60)).unwrap_err(), WaitError::Fenced { by: Term(7) });
+    }
+    // the write that this wait tries is refused, but nothing is missing
+    kept.wait(Level::Written, Duration::from_secs(60)).unwrap();
 }
