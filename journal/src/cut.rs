@@ -61,17 +61,7 @@ impl Journal {
         let committed = control.evidence.committed;
         drop(control);
 
-        let mut segments = self.segments_mut();
-        segments.retain(|segment| segment.first() < to);
-        if let Some(last) = segments.last_mut()
-            && last.end() > to
-        {
-            *last = Arc::new(Segment::open(&*storage, &last.path, self.stream(), self.geometry())?);
-        }
-        let segments_end = segments.last().map_or(self.geometry().segment_of(to), |segment| segment.end());
-        drop(segments);
-        // before the board shows anything of the new tail: see `Entries::next_entry`
-        self.shared.cuts.fetch_add(1, Ordering::AcqRel);
+        let segments_end = self.lose_tail(&*storage, to, committed)?;
         *synced = Durable::recovered(tip);
         *writer = Writer::at(tip);
         let reserved_to = {
@@ -81,8 +71,23 @@ impl Journal {
             space.reserved_to()
         };
         staging.restart(tip, reserved_to);
-        self.board().reset(to, committed);
         Ok(Branch { range, path })
+    }
+
+    /// Takes the segments of the cut tail and everything that the board says of it away from readers, at one instant:
+    /// see `Journal::view`. Returns where the segments end now.
+    fn lose_tail(&self, storage: &dyn Storage, to: Lsn, committed: Lsn) -> Result<Lsn> {
+        let copy = match self.segment_at(to).filter(|segment| segment.first() < to) {
+            Some(old) => Some(Arc::new(Segment::open(storage, &old.path, self.stream(), self.geometry())?)),
+            None => None,
+        };
+        let mut segments = self.segments_mut();
+        segments.retain(|segment| segment.end() <= to);
+        segments.extend(copy);
+        // before the board shows anything of the new tail: see `Entries::next_entry`
+        self.shared.cuts.fetch_add(1, Ordering::AcqRel);
+        self.board().reset(to, committed);
+        Ok(segments.last().map_or(self.geometry().segment_of(to), |segment| segment.end()))
     }
 
     /// Removes whole segments below `below`; returns where the journal begins now. The caller has bounded `below` by

@@ -21,11 +21,12 @@ impl Journal {
     ///
     /// The bytes are not verified here: whoever receives them does. Errors: `Pruned`, `NotReached`, `Rot`.
     pub fn slice(&self, from: Lsn, bytes_max: usize) -> Result<Option<Slice>> {
-        let written = self.board().written();
-        if from == written {
+        let view = self.view(from);
+        if from == view.written {
             return Ok(None);
         }
-        let Some(segment) = self.reachable(from, written)? else { return Ok(None) };
+        let written = view.written;
+        let segment = self.reachable(from, view)?;
         let end = written.min(segment.end());
         let to = if end.bytes_since(from) <= bytes_max as u64 {
             end
@@ -38,9 +39,9 @@ impl Journal {
     /// A verified walk from `from` on, up to what is written whenever it looks. `from` must be the beginning of an
     /// entry.
     pub fn entries(&self, from: Lsn) -> Result<Entries> {
+        let cuts = self.cuts(); // a cut from here on is the walk's to find
         match self.tip_at(from)? {
             Some(tip) => {
-                let cuts = self.shared.cuts.load(Ordering::Acquire);
                 Ok(Entries { journal: self.clone(), cursor: Cursor::new(self.geometry(), tip), segment: None, cuts })
             }
             None => Err(Error::NotReached { wanted: from, end: self.board().written() }),
@@ -50,6 +51,10 @@ impl Journal {
     /// The tip at `lsn`, if an entry begins or ends there: its chain is what another node's log must have. Verifies
     /// from the beginning of the segment on.
     pub fn tip_at(&self, lsn: Lsn) -> Result<Option<Tip>> {
+        self.without_cut(|| self.look_for_tip(lsn))
+    }
+
+    fn look_for_tip(&self, lsn: Lsn) -> Result<Option<Tip>> {
         let tip = self.written_tip();
         if lsn == tip.lsn {
             return Ok(Some(tip));
@@ -70,6 +75,10 @@ impl Journal {
     /// The position behind the last entry that is not younger than `at`: everything written up to that instant.
     /// Looks at segment headers first, then walks one segment.
     pub fn find_time(&self, at: Time) -> Result<Lsn> {
+        self.without_cut(|| self.look_for_time(at))
+    }
+
+    fn look_for_time(&self, at: Time) -> Result<Lsn> {
         let written = self.written_tip();
         let start = self.start_tip();
         if written.time <= at {
@@ -94,20 +103,41 @@ impl Journal {
         Ok(found)
     }
 
-    /// The segment that holds `from`; `None` when the journal ends exactly there.
-    fn reachable(&self, from: Lsn, written: Lsn) -> Result<Option<Arc<Segment>>> {
+    /// The segment that holds `at` and the end of what is written, of one instant: a cut changes both at once.
+    fn view(&self, at: Lsn) -> View {
+        let first = self.geometry().segment_of(at);
+        let segments = self.segments();
+        let index = segments.binary_search_by_key(&first, |segment| segment.first());
+        let segment = index.ok().and_then(|index| segments.get(index)).map(Arc::clone);
+        View { segment, written: self.board().written(), cuts: self.cuts() }
+    }
+
+    fn cuts(&self) -> u64 {
+        self.shared.cuts.load(Ordering::Acquire)
+    }
+
+    /// Looks again when a cut came between the looks at the tip and at the segments.
+    fn without_cut<T>(&self, look: impl Fn() -> Result<T>) -> Result<T> {
+        loop {
+            let before = self.cuts();
+            let found = look();
+            if self.cuts() == before {
+                return found;
+            }
+        }
+    }
+
+    /// The segment in which `from`, below the end of what is written, is found.
+    fn reachable(&self, from: Lsn, view: View) -> Result<Arc<Segment>> {
         let start = self.start();
         if from < start {
             return Err(Error::Pruned { wanted: from, start });
         }
-        if from > written {
-            return Err(Error::NotReached { wanted: from, end: written });
+        if from > view.written {
+            return Err(Error::NotReached { wanted: from, end: view.written });
         }
-        match self.segment_at(from) {
-            Some(segment) => Ok(Some(segment)),
-            // pruned between the two looks
-            None => Err(Error::Pruned { wanted: from, start: self.start() }),
-        }
+        // pruned between the two looks
+        view.segment.ok_or_else(|| Error::Pruned { wanted: from, start: self.start() })
     }
 
     /// The end of the last whole entry within `bytes_max` of the range, or of its first entry.
@@ -143,6 +173,13 @@ impl Journal {
     }
 }
 
+/// What a reader finds at one instant.
+struct View {
+    segment: Option<Arc<Segment>>,
+    written: Lsn,
+    cuts: u64,
+}
+
 /// A verified walk over a live journal. See [`Journal::entries`].
 #[derive(Debug)]
 pub struct Entries {
@@ -159,21 +196,25 @@ impl Entries {
     /// stood: nothing of the cut tail is returned after the cut.
     pub fn next_entry(&mut self) -> Result<Option<Entry<'_>>> {
         let at = self.cursor.tip().lsn;
-        let written = self.journal.board().written();
+        let mut written = self.journal.board().written();
         if at >= written {
             return Ok(None);
         }
         // after `written`: what a cut published since is then seen with the cut itself
-        let cuts = self.journal.shared.cuts.load(Ordering::Acquire);
-        if cuts != self.cuts {
-            if self.journal.tip_at(at)? != Some(*self.cursor.tip()) {
-                return Err(Error::NotReached { wanted: at, end: written });
+        while self.segment.as_ref().is_none_or(|segment| segment.end() <= at) || self.journal.cuts() != self.cuts {
+            let view = self.journal.view(at);
+            if view.cuts != self.cuts {
+                if self.journal.tip_at(at)? != Some(*self.cursor.tip()) {
+                    return Err(Error::NotReached { wanted: at, end: view.written });
+                }
+                (self.segment, self.cuts) = (None, view.cuts);
+                continue;
             }
-            self.segment = None;
-            self.cuts = cuts;
-        }
-        if self.segment.as_ref().is_none_or(|segment| segment.end() <= at) {
-            self.segment = self.journal.reachable(at, written)?;
+            written = view.written;
+            if at >= written {
+                return Ok(None);
+            }
+            self.segment = Some(self.journal.reachable(at, view)?);
         }
         let Some(segment) = &self.segment else { return Ok(None) };
         self.journal.step(&mut self.cursor, segment, written).map(Some)
