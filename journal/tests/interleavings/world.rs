@@ -1,0 +1,187 @@
+//! One journal in shared memory, on a disk that knows what has been synced; nothing in it but the schedule is random.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use journal::testing::{Random, SimDisk};
+use journal::{
+    Assembler, Clock, Geometry, Host, Ids, Item, Journal, Kind, NodeId, Options, Reason, Role, RunOpening, StreamId,
+    Ticket, Time,
+};
+use shuttle::rand::{Rng, RngCore, thread_rng};
+
+pub(crate) const STREAM: StreamId = StreamId::from_bytes([1; 16]);
+pub(crate) const GEOMETRY: Geometry = match Geometry::new(64 << 10) {
+    Some(geometry) => geometry,
+    None => panic!("a body size that can't be"),
+};
+const LIVE: &str = "live";
+const LEFT: &str = "left";
+
+pub(crate) struct World {
+    folder: Arc<tempfile::TempDir>,
+    pub(crate) disk: SimDisk,
+    pub(crate) journal: Journal,
+}
+
+impl World {
+    /// An empty journal.
+    pub(crate) fn new(role: Role) -> World {
+        let folder = Arc::new(folder());
+        let disk = SimDisk::default();
+        let (stream, node) = (STREAM, NodeId::from_bytes([2; 16]));
+        let journal = Journal::create(&folder.path().join(LIVE), stream, node, role, options(&disk)).unwrap();
+        World { folder, disk, journal }
+    }
+
+    /// A primary with an open run.
+    pub(crate) fn primary() -> World {
+        let world = World::new(Role::Primary);
+        let opening = RunOpening { promote: None, reason: Reason::Created, policy: Vec::new() };
+        world.journal.open_run(opening).unwrap();
+        world
+    }
+
+    /// What can take the power away, once, at any instant.
+    pub(crate) fn power(&self) -> Power {
+        Power { folder: Arc::clone(&self.folder), disk: self.disk.clone() }
+    }
+}
+
+pub(crate) struct Power {
+    folder: Arc<tempfile::TempDir>,
+    disk: SimDisk,
+}
+
+impl Power {
+    /// What the disk holds when the power goes now.
+    pub(crate) fn cut(self) -> Left {
+        let left = self.folder.path().join(LEFT);
+        std::fs::create_dir(&left).unwrap();
+        let mut random = Random::new(thread_rng().next_u64());
+        let disk = self.disk.power_cut(&mut random, &self.folder.path().join(LIVE), &left).unwrap();
+        Left { folder: self.folder, disk }
+    }
+}
+
+/// A journal after a power cut.
+pub(crate) struct Left {
+    folder: Arc<tempfile::TempDir>,
+    disk: SimDisk,
+}
+
+impl Left {
+    /// Opens it and reads every record.
+    pub(crate) fn payloads(self) -> Vec<Vec<u8>> {
+        payloads(&Journal::open(&self.folder.path().join(LEFT), options(&self.disk)).unwrap())
+    }
+}
+
+/// The records that were acknowledged as durable.
+#[derive(Clone, Default)]
+pub(crate) struct Acked(Arc<Mutex<Vec<(u8, u8)>>>);
+
+impl Acked {
+    pub(crate) fn add(&self, who: u8, number: u8) {
+        self.0.lock().unwrap().push((who, number));
+    }
+
+    /// Those up to this instant.
+    pub(crate) fn now(&self) -> Acked {
+        Acked(Arc::new(Mutex::new(self.0.lock().unwrap().clone())))
+    }
+
+    pub(crate) fn are_in(&self, found: &[Vec<u8>]) {
+        let found: Vec<_> = found.iter().map(|payload| read_payload(payload)).collect();
+        for acked in &*self.0.lock().unwrap() {
+            assert!(found.contains(acked), "{acked:?} was acknowledged as durable, but only {found:?} are left");
+        }
+    }
+}
+
+/// True in every other run.
+pub(crate) fn chance() -> bool {
+    thread_rng().gen_bool(0.5)
+}
+
+/// A number below `bound`.
+pub(crate) fn pick(bound: u64) -> u64 {
+    thread_rng().gen_range(0..bound)
+}
+
+/// Payload `number` of appender `who`: both can be read from it, and every byte of it follows from them.
+pub(crate) fn payload(who: u8, number: u8, bytes: usize) -> Vec<u8> {
+    let mut payload = vec![who ^ number.rotate_left(4); bytes.max(2)];
+    payload[..2].copy_from_slice(&[who, number]);
+    payload
+}
+
+/// The appender and the number of a payload, which must be whole.
+pub(crate) fn read_payload(bytes: &[u8]) -> (u8, u8) {
+    let (who, number) = (bytes[0], bytes[1]);
+    assert!(bytes == payload(who, number, bytes.len()), "a payload that nobody appended");
+    (who, number)
+}
+
+pub(crate) fn append(journal: &Journal, who: u8, number: u8, bytes: usize) -> journal::Result<Ticket> {
+    journal.append(Item::record(&[&payload(who, number, bytes)]))
+}
+
+/// Every record of the journal, in order.
+pub(crate) fn payloads(journal: &Journal) -> Vec<Vec<u8>> {
+    let mut entries = journal.entries(journal.start()).unwrap();
+    let mut assembler = Assembler::default();
+    let mut found = Vec::new();
+    while let Some(entry) = entries.next_entry().unwrap() {
+        if entry.header.kind == Some(Kind::Data)
+            && let Some(record) = assembler.push(&entry)
+        {
+            found.push(record.payload.to_vec());
+        }
+    }
+    found
+}
+
+/// Checks that `found` has the payloads of each of `appenders` in order, from the first on without a gap; returns how
+/// many each has.
+pub(crate) fn counts<const N: usize>(found: &[Vec<u8>]) -> [u8; N] {
+    let mut counts = [0; N];
+    for payload in found {
+        let (who, number) = read_payload(payload);
+        let count = &mut counts[usize::from(who)];
+        assert_eq!(number, *count, "appender {who}: a record is missing, twice there or out of order");
+        *count += 1;
+    }
+    counts
+}
+
+fn options(disk: &SimDisk) -> Options {
+    let host = Host {
+        storage: Arc::new(disk.clone()),
+        clock: Arc::new(Counter::default()),
+        ids: Arc::new(Counter::default()),
+    };
+    Options { geometry: GEOMETRY, host, ..Options::default() }
+}
+
+fn folder() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
+/// Time and ids that are the same in every run.
+#[derive(Debug, Default)]
+struct Counter(AtomicU64);
+
+impl Clock for Counter {
+    fn now(&self) -> Time {
+        Time::from_nanos(1_000_000 * self.random())
+    }
+}
+
+impl Ids for Counter {
+    fn random(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
