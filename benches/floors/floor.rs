@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use journal::crc32c;
@@ -102,15 +103,26 @@ pub(crate) fn buffered(mut file: Recycled, entry: &[u8], count: u64) -> Sample {
     Sample::whole(count, begun.elapsed())
 }
 
-/// One checksum and one pwrite per entry.
-pub(crate) fn written(dir: &Path, entry: &[u8], count: u64) -> Sample {
+/// One checksum and one pwrite per entry; with `syncing`, beside a thread that does nothing but sync the file.
+pub(crate) fn written(dir: &Path, entry: &[u8], count: u64, syncing: bool) -> Sample {
     let mut file = Recycled::new(dir, "floor");
-    let begun = Instant::now();
-    for _ in 0..count {
-        std::hint::black_box(crc32c(entry));
-        file.write(entry);
-    }
-    Sample::whole(count, begun.elapsed())
+    let second = file.file.try_clone().expect("a second handle");
+    let done = AtomicBool::new(!syncing);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                second.sync_data().expect("sync");
+            }
+        });
+        let begun = Instant::now();
+        for _ in 0..count {
+            std::hint::black_box(crc32c(entry));
+            file.write(entry);
+        }
+        let sample = Sample::whole(count, begun.elapsed());
+        done.store(true, Ordering::Relaxed);
+        sample
+    })
 }
 
 /// Reads `bytes` through a buffer and computes a checksum per 1 KiB.

@@ -1,6 +1,7 @@
 //! One journal alone: appending, durable appending, scanning, opening.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use journal::{Geometry, Item, Journal, Lsn, NodeId, Options, Reason, Role, RunOpening, StreamId, offline};
@@ -11,6 +12,9 @@ use crate::table::{Row, Sample, Unit, latencies};
 
 /// Payload of every record here.
 pub(crate) const RECORD_BYTES: usize = 1024;
+const LARGE_RECORD_BYTES: usize = 64 << 10;
+/// Records that are appended at once and then written.
+const GROUP: usize = 64;
 /// How long writers that wait for the disk go on in one turn.
 pub(crate) const TIME: Duration = Duration::from_millis(800);
 /// Within the first segment.
@@ -26,38 +30,62 @@ pub(crate) fn rows() -> Vec<Row> {
             name: "append, staged (1 KiB, 1 thread)",
             unit: Operations,
             // as long as ours takes: a turn that ends within one slice of the scheduler shares the machine with nobody
-            floor: |dir| floor::buffered(floor::Recycled::new(dir, "floor"), &entry(), 20 * APPENDS),
+            floor: |dir| floor::buffered(floor::Recycled::new(dir, "floor"), &entry(RECORD_BYTES), 20 * APPENDS),
             ours: |dir| append(dir, APPENDS),
         },
         Row {
             name: "append over new segments (1 KiB, 1 thread)",
             unit: Operations,
-            floor: |dir| floor::buffered(floor::Recycled::rolling(dir, "floor"), &entry(), LONG_APPENDS),
+            floor: |dir| floor::buffered(floor::Recycled::rolling(dir, "floor"), &entry(RECORD_BYTES), LONG_APPENDS),
             ours: |dir| append(dir, LONG_APPENDS),
+        },
+        Row {
+            name: "append_many of 64, each group written (1 KiB, 1 thread)",
+            unit: Operations,
+            floor: |dir| floor::buffered(floor::Recycled::new(dir, "floor"), &entry(RECORD_BYTES), 20 * APPENDS),
+            ours: written_groups,
         },
         Row {
             name: "append, written each (1 KiB, 1 thread)",
             unit: Operations,
-            floor: |dir| floor::written(dir, &entry(), APPENDS),
-            ours: written,
+            floor: |dir| floor::written(dir, &entry(RECORD_BYTES), APPENDS, false),
+            ours: |dir| written(dir, false),
+        },
+        Row {
+            name: "append, written each, beside a thread that syncs without pause (1 KiB)",
+            unit: Operations,
+            floor: |dir| floor::written(dir, &entry(RECORD_BYTES), APPENDS, true),
+            ours: |dir| written(dir, true),
         },
         Row {
             name: "durable append (1 KiB, 1 thread)",
             unit: Operations,
-            floor: |dir| durable_floor(dir, 1),
-            ours: |dir| durable(dir, 1),
+            floor: |dir| durable_floor(dir, RECORD_BYTES, 1),
+            ours: |dir| durable(dir, RECORD_BYTES, 1),
         },
         Row {
             name: "durable append (1 KiB, 8 threads)",
             unit: Operations,
-            floor: |dir| durable_floor(dir, 8),
-            ours: |dir| durable(dir, 8),
+            floor: |dir| durable_floor(dir, RECORD_BYTES, 8),
+            ours: |dir| durable(dir, RECORD_BYTES, 8),
         },
         Row {
             name: "durable append (1 KiB, 32 threads)",
             unit: Operations,
-            floor: |dir| durable_floor(dir, 32),
-            ours: |dir| durable(dir, 32),
+            floor: |dir| durable_floor(dir, RECORD_BYTES, 32),
+            ours: |dir| durable(dir, RECORD_BYTES, 32),
+        },
+        Row {
+            name: "durable append (1 KiB, 64 threads)",
+            unit: Operations,
+            floor: |dir| durable_floor(dir, RECORD_BYTES, 64),
+            ours: |dir| durable(dir, RECORD_BYTES, 64),
+        },
+        Row {
+            name: "durable append (64 KiB, 64 threads)",
+            unit: Bytes,
+            floor: |dir| bytes(durable_floor(dir, LARGE_RECORD_BYTES, 64), LARGE_RECORD_BYTES),
+            ours: |dir| bytes(durable(dir, LARGE_RECORD_BYTES, 64), LARGE_RECORD_BYTES),
         },
         Row { name: "verified scan, warm", unit: Bytes, floor: scan_floor, ours: scan },
         Row { name: "open after kill, warm (verifies the tail)", unit: Bytes, floor: scan_floor, ours: open },
@@ -65,8 +93,13 @@ pub(crate) fn rows() -> Vec<Row> {
 }
 
 /// What an entry of a record takes in the log.
-pub(crate) fn entry() -> Vec<u8> {
-    vec![7; journal::entry_bytes(RECORD_BYTES) as usize]
+pub(crate) fn entry(record_bytes: usize) -> Vec<u8> {
+    vec![7; journal::entry_bytes(record_bytes) as usize]
+}
+
+/// The same turn, counted in bytes of payload.
+fn bytes(sample: Sample, record_bytes: usize) -> Sample {
+    Sample { count: sample.count * record_bytes as u64, ..sample }
 }
 
 /// An empty journal of a stream of its own.
@@ -95,26 +128,49 @@ fn append(dir: &Path, count: u64) -> Sample {
     Sample::whole(count, begun.elapsed())
 }
 
-fn written(dir: &Path) -> Sample {
+fn written_groups(dir: &Path) -> Sample {
     let (journal, record) = (warm(dir), [7; RECORD_BYTES]);
+    let parts: [&[u8]; 1] = [&record];
+    let items = [Item::record(&parts); GROUP];
+    let groups = APPENDS / GROUP as u64;
     let begun = Instant::now();
-    for _ in 0..APPENDS {
-        journal.append(Item::record(&[&record])).expect("append").written().expect("written");
+    for _ in 0..groups {
+        journal.append_many(&items).expect("append").written().expect("written");
     }
-    Sample::whole(APPENDS, begun.elapsed())
+    Sample::whole(groups * GROUP as u64, begun.elapsed())
 }
 
-fn durable_floor(dir: &Path, writers: usize) -> Sample {
-    group::run(floor::Recycled::new(dir, "floor"), writers, &entry(), TIME)
+/// With `syncing`, beside a thread that does nothing but sync.
+fn written(dir: &Path, syncing: bool) -> Sample {
+    let (journal, record) = (warm(dir), [7; RECORD_BYTES]);
+    let done = AtomicBool::new(!syncing);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                journal.sync().expect("sync");
+            }
+        });
+        let begun = Instant::now();
+        for _ in 0..APPENDS {
+            journal.append(Item::record(&[&record])).expect("append").written().expect("written");
+        }
+        let sample = Sample::whole(APPENDS, begun.elapsed());
+        done.store(true, Ordering::Relaxed);
+        sample
+    })
 }
 
-fn durable(dir: &Path, writers: usize) -> Sample {
+fn durable_floor(dir: &Path, record_bytes: usize, writers: usize) -> Sample {
+    group::run(floor::Recycled::new(dir, "floor"), writers, &entry(record_bytes), TIME)
+}
+
+fn durable(dir: &Path, record_bytes: usize, writers: usize) -> Sample {
     let journal = warm(dir);
     let begun = Instant::now();
     let all = std::thread::scope(|scope| {
         let writer = || {
             let mut found = latencies();
-            let record = [7; RECORD_BYTES];
+            let record = vec![7; record_bytes];
             while begun.elapsed() < TIME {
                 let from = Instant::now();
                 journal.append(Item::record(&[&record])).expect("append").durable().expect("durable");

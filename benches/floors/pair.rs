@@ -28,7 +28,7 @@ pub(crate) enum Answer {
 pub(crate) fn both_sides(dir: &Path, writers: usize, answer: Answer) -> Sample {
     let (out, remote) = connect(Recycled::new(dir, "remote"), answer);
     let pair = Pair { local: Recycled::new(dir, "local"), out, sent: 0, answered: 0 };
-    let sample = group::run(pair, writers, &local::entry(), TIME);
+    let sample = group::run(pair, writers, &local::entry(local::RECORD_BYTES), TIME);
     remote.join().expect("the other side");
     sample
 }
