@@ -259,17 +259,29 @@ impl Journal {
         if self.board().staged().bytes_since(self.board().written()) > STAGED_BYTES_MAX {
             self.write()?;
         }
-        let now = self.shared.options.host.clock.now();
-        let durable = self.board().durable();
+        let clock = &self.shared.options.host.clock;
+        let mut now = clock.now();
         let mut staging = self.staging();
-        self.check_end()?;
-        let stepped = now.saturating_add(CLOCK_STEP) < staging.tip.time;
-        let first_payload = match &staging.run {
-            Run::None => return Err(Error::NoEpoch),
-            Run::Opened { entry, .. } => Some(entry.encode(self.geometry().room(staging.tip.lsn))),
-            Run::Writing => None,
+        let (first_payload, stepped) = loop {
+            self.check_end()?;
+            let stepped = now.saturating_add(CLOCK_STEP) < staging.tip.time;
+            let first_payload = match &staging.run {
+                Run::None => return Err(Error::NoEpoch),
+                Run::Opened { entry, .. } => Some(entry.encode(self.geometry().room(staging.tip.lsn))),
+                Run::Writing => None,
+            };
+            let end = self.end_behind(staging.tip.lsn, first_payload.as_deref(), stepped, drafts);
+            if end <= staging.reserved_to {
+                break (first_payload, stepped);
+            }
+            // room is made without the lock: whoever waits for what is staged already need not wait for this
+            drop(staging);
+            self.reserve_to(end)?;
+            now = clock.now(); // it may have taken long
+            staging = self.staging();
+            staging.reserved_to = self.space().reserved_to();
         };
-        self.reserve(&mut staging, first_payload.as_deref(), stepped, drafts)?;
+        let durable = self.board().durable();
         if let Some(payload) = first_payload {
             self.stage_first(&mut staging, &payload, now, durable)?;
         }
@@ -284,20 +296,17 @@ impl Journal {
         Ok(ticket)
     }
 
-    /// Makes sure that every entry about to be staged has its room, before the first one is.
-    fn reserve(&self, staging: &mut Staging, first: Option<&[u8]>, stepped: bool, drafts: &[Draft<'_>]) -> Result<()> {
+    /// Where the log ends once these entries are staged.
+    fn end_behind(&self, tip: Lsn, first: Option<&[u8]>, stepped: bool, drafts: &[Draft<'_>]) -> Lsn {
         let geometry = self.geometry();
-        let mut end = staging.tip.lsn;
+        let mut end = tip;
         for bytes in first.map(<[u8]>::len).into_iter().chain(stepped.then_some(0)) {
             end = place(geometry, end, entry_bytes(bytes)).1;
         }
         for draft in drafts {
             end = place(geometry, end, entry_bytes(draft.payload_bytes())).1;
         }
-        if end > staging.reserved_to {
-            staging.reserved_to = self.reserve_to(end)?;
-        }
-        Ok(())
+        end
     }
 
     /// Stages the first entry of the run: its opening is synced to the control file before the entry has its place.

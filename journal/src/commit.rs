@@ -3,6 +3,7 @@
 //! Whoever needs `written` takes the open group and writes it; whoever needs `durable` syncs. The two have locks of
 //! their own, so writing goes on beside a running sync.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::chain::Chain;
@@ -12,6 +13,7 @@ use crate::log::Journal;
 use crate::lsn::Lsn;
 use crate::segment::{Segment, SegmentHeader, file_name};
 use crate::space::Spare;
+use crate::sync::atomic::Ordering;
 
 /// Proof that a sync which covers `lsn` has returned. Only a sync makes one: who has to show it can't acknowledge
 /// early.
@@ -100,6 +102,7 @@ impl Journal {
         }
         let before = last.lsn();
         self.board().sync_begins();
+        self.shared.syncs.fetch_add(1, Ordering::Relaxed);
         let synced = self.sync_segments(before, target);
         let durable = synced.is_ok().then_some(target.lsn);
         let noted = synced.and_then(|()| {
@@ -171,12 +174,12 @@ impl Journal {
 
     fn write_staged(&self, writer: &mut Writer) -> Result<Lsn> {
         loop {
+            self.check_end()?;
             if writer.done == writer.group.len() {
                 writer.group.clear();
                 writer.group.shrink_to(GROUP_BYTES_KEPT);
                 writer.done = 0;
                 let mut staging = self.staging();
-                self.check_end()?;
                 if staging.group.is_empty() {
                     return Ok(writer.tip.lsn);
                 }
@@ -243,27 +246,31 @@ impl Journal {
     fn open_segment(&self, first: Lsn, tip: Tip) -> Result<Arc<Segment>> {
         self.reserve_to(first.advance(self.geometry().body_bytes()))?;
         let spare = self.space().take()?;
-        let header = SegmentHeader { stream: self.stream(), geometry: self.geometry(), first, tip };
         let path = self.dir().join(file_name(first));
-        let storage = &self.shared.options.host.storage;
-        if let Err(source) = spare.file.write_at(&header.encode(), 0) {
-            let error = Error::io("write", &spare.path)(source);
-            self.space().put_back(spare);
-            return Err(error);
+        match self.dress(&spare, &path, first, tip) {
+            Ok(segment) => {
+                let segment = Arc::new(segment);
+                self.segments_mut().push(Arc::clone(&segment));
+                self.board().demand(); // the next one is to be made ready
+                Ok(segment)
+            }
+            Err(error) => {
+                self.space().put_back(spare); // after a failed sync nobody takes it any more
+                Err(error)
+            }
         }
+    }
+
+    fn dress(&self, spare: &Spare, path: &Path, first: Lsn, tip: Tip) -> Result<Segment> {
+        let storage = &self.shared.options.host.storage;
+        let header = SegmentHeader { stream: self.stream(), geometry: self.geometry(), first, tip };
+        spare.file.write_at(&header.encode(), 0).map_err(Error::io("write", &spare.path))?;
         let synced = spare.file.sync();
         synced.or_else(|source| self.checked(Err(self.poisoned(&spare.path, &source))))?;
-        if let Err(source) = storage.rename(&spare.path, &path) {
-            let error = Error::io("rename", &spare.path)(source);
-            self.space().put_back(spare);
-            return Err(error);
-        }
+        let segment = Segment::from_file(path.to_owned(), Arc::clone(&spare.file), header)?;
+        storage.rename(&spare.path, path).map_err(Error::io("rename", &spare.path))?;
         let synced = storage.sync_dir(self.dir());
         synced.or_else(|source| self.checked(Err(self.poisoned(self.dir(), &source))))?;
-        let Spare { file, .. } = spare;
-        let segment = Arc::new(Segment::from_file(path, file, header)?);
-        self.segments_mut().push(Arc::clone(&segment));
-        self.board().demand(); // the next one is to be made ready
         Ok(segment)
     }
 
@@ -291,16 +298,7 @@ impl Journal {
         self.reserve_to(self.board().staged().advance(self.geometry().body_bytes())).map(drop)
     }
 
-    /// Makes room in the log up to `to`. `Full` changes nothing; a failed sync is final here too.
-    pub(crate) fn reserve_to(&self, to: Lsn) -> Result<Lsn> {
-        let reserved = self.space().reserve(to);
-        reserved.or_else(|error| match error {
-            Error::Io { doing: "sync", path, source } => self.checked(Err(self.poisoned(&path, &source))),
-            other => Err(other),
-        })
-    }
-
-    fn poisoned(&self, path: &std::path::Path, cause: &dyn std::fmt::Display) -> Error {
+    pub(crate) fn poisoned(&self, path: &Path, cause: &dyn std::fmt::Display) -> Error {
         Error::Poisoned { path: path.to_owned(), cause: cause.to_string(), durable: self.board().durable() }
     }
 

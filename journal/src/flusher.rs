@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::log::Journal;
-use crate::sync::thread;
+use crate::sync::{now, thread};
 
 /// A tail that nobody waits for is durable at the latest after about twice this.
 const IDLE: Duration = Duration::from_millis(100);
@@ -27,10 +27,18 @@ impl Journal {
 
     fn flush_until_end(&self) {
         let mut watch = self.board().watch_demand();
+        let mut looked = now();
+        let mut before = self.board().staged();
         while self.board().ended().is_none() {
-            self.prepare();
-            let before = self.board().staged();
-            let demanded = watch.wait(IDLE);
+            // a full disk is the appender's error, when it really needs the space
+            let pause = self.prepare().unwrap_or_else(|error| {
+                tracing::debug!(%error, "prepare the next segment");
+                None
+            });
+            let demanded = watch.wait(pause.unwrap_or(IDLE));
+            if !demanded && now() - looked < IDLE {
+                continue; // only the pause between two pieces
+            }
             let wanted = self.board().sync_wanted() > self.board().durable();
             let idle = !demanded && before > self.board().durable();
             let synced = if wanted || idle {
@@ -48,18 +56,7 @@ impl Journal {
                 tracing::warn!(%error, "flush");
                 thread::sleep(IDLE);
             }
-        }
-    }
-
-    /// Has the next segment ready before it is needed: an appender then never waits for an allocation.
-    fn prepare(&self) {
-        let next = self.board().staged().checked_add(2 * self.geometry().body_bytes());
-        let ready = next.is_none_or(|next| self.space().reserved_to() >= next);
-        if !ready && let Some(next) = next {
-            // a full disk is the appender's error, when it really needs the space
-            if let Err(error) = self.reserve_to(next) {
-                tracing::debug!(%error, "prepare the next segment");
-            }
+            (looked, before) = (now(), self.board().staged());
         }
     }
 }

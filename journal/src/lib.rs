@@ -39,6 +39,7 @@ mod lock;
 mod log;
 mod lsn;
 mod machine;
+mod maker;
 mod mmap;
 pub mod offline;
 mod options;

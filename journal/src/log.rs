@@ -1,6 +1,6 @@
 //! The journal itself: one folder, one writer process, any number of threads.
 //!
-//! Locks are always taken in this order: `syncing`, `writer`, `staging`, `space`, `control`, `segments`.
+//! Locks are always taken in this order: `syncing`, `writer`, `staging`, `maker`, `space`, `control`, `segments`.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LockResult, PoisonError};
@@ -18,6 +18,7 @@ use crate::id::{NodeId, StreamId};
 use crate::level::End;
 use crate::lock::FolderLock;
 use crate::lsn::{Lsn, LsnRange};
+use crate::maker::Maker;
 use crate::options::Options;
 use crate::recovery;
 use crate::segment::Segment;
@@ -56,11 +57,14 @@ pub(crate) struct Shared {
     pub(crate) syncing: Mutex<Durable>,
     pub(crate) writer: Mutex<Writer>,
     pub(crate) staging: Mutex<Staging>,
+    pub(crate) maker: Mutex<Maker>,
     pub(crate) space: Mutex<Space>,
     pub(crate) control: Mutex<Control>,
     pub(crate) segments: RwLock<Vec<Arc<Segment>>>,
     /// Raised by every cut: a walk that stands in a segment of before must look it up again.
     pub(crate) cuts: AtomicU64,
+    /// Syncs of the log so far.
+    pub(crate) syncs: AtomicU64,
     pub(crate) flusher: Mutex<Option<JoinHandle<()>>>,
     _lock: FolderLock,
 }
@@ -129,10 +133,12 @@ impl Journal {
             syncing: Mutex::new(Durable::recovered(tip)),
             writer: Mutex::new(Writer::at(tip)),
             staging: Mutex::new(Staging::at(tip, space.reserved_to())),
+            maker: Mutex::default(),
             space: Mutex::new(space),
             control: Mutex::new(control),
             segments: RwLock::new(segments),
             cuts: AtomicU64::new(0),
+            syncs: AtomicU64::new(0),
             flusher: Mutex::new(None),
             options,
             _lock: lock,
@@ -345,6 +351,6 @@ impl Journal {
 }
 
 /// A thread that panicked under a lock has reported itself; the state under these locks is changed in one step each.
-fn unpoisoned<'a, T>(locked: LockResult<MutexGuard<'a, T>>) -> MutexGuard<'a, T> {
+pub(crate) fn unpoisoned<'a, T>(locked: LockResult<MutexGuard<'a, T>>) -> MutexGuard<'a, T> {
     locked.unwrap_or_else(PoisonError::into_inner)
 }

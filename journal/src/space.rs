@@ -1,5 +1,5 @@
-//! Segment files before and after their life: allocated for real and written once in full, so that a durable append
-//! into them changes no file-system metadata; recycled when pruned.
+//! Segment files before and after their life: the pool of spares, and the budget over everything in the folder. What is
+//! pruned is recycled: a file that was written in full once costs a durable append no file-system metadata.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -16,7 +16,6 @@ use crate::storage::{Storage, StorageFile};
 const POOL: &str = "pool";
 /// Recycled files beyond this are removed instead of kept.
 const SPARES_MAX: usize = 4;
-static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
 /// A segment file that is ready to be used.
 #[derive(Debug)]
@@ -71,6 +70,7 @@ impl Space {
                 Some(number) if bytes == file_bytes(geometry) => {
                     space.next_number = space.next_number.max(number + 1);
                     let file = space.storage.open(&path).map_err(Error::io("open", &path))?;
+                    space.count_file();
                     space.keep(Spare { path, file });
                 }
                 _ => space.storage.remove(&path).map_err(Error::io("remove", &path))?,
@@ -84,25 +84,34 @@ impl Space {
         self.reserved_to
     }
 
-    /// Makes room up to `to`; `Full` changes nothing.
-    pub(crate) fn reserve(&mut self, to: Lsn) -> Result<Lsn> {
-        while self.reserved_to < to {
-            let spare = self.make()?;
-            self.keep(spare);
+    /// Counts one more file and names it while it is made; [`Space::keep`] or [`Space::forget`] follows.
+    pub(crate) fn begin(&mut self) -> Result<PathBuf> {
+        let bytes = file_bytes(self.geometry);
+        if self.used_bytes.saturating_add(bytes) > self.budget_bytes {
+            let why = format!("the journal's budget of {} bytes is used up", self.budget_bytes);
+            let source = io::Error::new(io::ErrorKind::QuotaExceeded, why);
+            return Err(Error::Full { path: self.pool.clone(), source });
         }
-        Ok(self.reserved_to)
+        self.used_bytes += bytes;
+        Ok(self.next_path("new"))
+    }
+
+    /// The name of the next spare.
+    pub(crate) fn spare_path(&mut self) -> PathBuf {
+        self.next_path("spare")
+    }
+
+    /// Adds a spare that is counted already.
+    pub(crate) fn keep(&mut self, spare: Spare) {
+        self.spares.push_back(spare);
+        self.reserved_to = self.reserved_to.advance(self.geometry.body_bytes());
     }
 
     /// Takes a spare out of the pool for the next segment. Its room stays counted: it becomes a segment.
+    /// Errors when there is none: whoever takes one has reserved it.
     pub(crate) fn take(&mut self) -> Result<Spare> {
-        match self.spares.pop_front() {
-            Some(spare) => Ok(spare),
-            None => {
-                let spare = self.make()?;
-                self.count(1);
-                Ok(spare)
-            }
-        }
+        let none = || io::Error::new(io::ErrorKind::StorageFull, "no spare segment is left");
+        self.spares.pop_front().ok_or_else(|| Error::Full { path: self.pool.clone(), source: none() })
     }
 
     /// Puts a spare back whose use failed.
@@ -119,8 +128,7 @@ impl Space {
         }
         let path = self.next_path("spare");
         self.storage.rename(old, &path).map_err(Error::io("rename", old))?;
-        self.spares.push_back(Spare { path, file });
-        self.reserved_to = self.reserved_to.advance(self.geometry.body_bytes());
+        self.keep(Spare { path, file });
         Ok(())
     }
 
@@ -138,54 +146,6 @@ impl Space {
     /// Counts a segment file that came in without the pool.
     pub(crate) fn count_file(&mut self) {
         self.used_bytes += file_bytes(self.geometry);
-    }
-
-    fn keep(&mut self, spare: Spare) {
-        self.spares.push_back(spare);
-        self.count(1);
-    }
-
-    fn count(&mut self, files: u64) {
-        self.used_bytes += files * file_bytes(self.geometry);
-        self.reserved_to = self.reserved_to.advance(files * self.geometry.body_bytes());
-    }
-
-    /// Allocates a file and writes it once in full: later syncs of it then carry data alone, no metadata.
-    fn make(&mut self) -> Result<Spare> {
-        let bytes = file_bytes(self.geometry);
-        let aside = self.next_path("new");
-        if self.used_bytes.saturating_add(bytes) > self.budget_bytes {
-            let why = format!("the journal's budget of {} bytes is used up", self.budget_bytes);
-            let source = io::Error::new(io::ErrorKind::QuotaExceeded, why);
-            return Err(Error::Full { path: self.pool.clone(), source });
-        }
-        // errors name the folder: the file has another name at every attempt, and is gone after it
-        let file = self.storage.create(&aside, bytes).map_err(Error::io("allocate a segment in", &self.pool))?;
-        let made = self.fill(&*file, bytes).and_then(|()| {
-            let path = self.next_path("spare");
-            self.storage.rename(&aside, &path).map_err(Error::io("rename", &aside))?;
-            Ok(path)
-        });
-        match made {
-            Ok(path) => Ok(Spare { path, file }),
-            Err(error) => {
-                // half a spare is worth nothing; if it can't be removed now, opening removes it
-                if let Err(left) = self.storage.remove(&aside) {
-                    tracing::debug!(path = %aside.display(), error = %left, "remove a half-made spare");
-                }
-                Err(error)
-            }
-        }
-    }
-
-    fn fill(&self, file: &dyn StorageFile, bytes: u64) -> Result<()> {
-        let mut at = 0;
-        while at < bytes {
-            let count = ZEROS.len().min((bytes - at) as usize);
-            file.write_at(&ZEROS[..count], at).map_err(Error::io("write a segment in", &self.pool))?;
-            at += count as u64;
-        }
-        file.sync().map_err(Error::io("sync", &self.pool))
     }
 
     fn next_path(&mut self, prefix: &str) -> PathBuf {

@@ -1,0 +1,169 @@
+//! Making segment files before they are needed.
+//!
+//! ```text
+//!  flush thread -- a piece at a time, with pauses --> [under way] --whole--> pool of spares
+//!  an appender that has no room --------------------> [under way] --at once->
+//! ```
+//! One file is under way at a time, outside every other lock: staging, writing and syncing go on beside it. Each piece is
+//! synced by itself, so a commit that meets the maker at the disk waits for one piece and not for a whole file.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::log::{Journal, unpoisoned};
+use crate::lsn::Lsn;
+use crate::segment::file_bytes;
+use crate::space::Spare;
+use crate::storage::{Storage, StorageFile};
+use crate::sync::atomic::Ordering;
+use crate::sync::{MutexGuard, now};
+
+/// Written and synced at once while there is time.
+const PIECE_BYTES: u64 = 256 << 10;
+/// Written at once while somebody waits, or soon will.
+const HASTY_PIECE_BYTES: u64 = 4 << 20;
+/// Log that brings this much for each sync gains nothing from files that were written in full before: what such a file
+/// saves is a metadata commit per sync, what it costs is every byte a second time.
+const BULK_BYTES_PER_SYNC: u64 = 512 << 10;
+/// The least time off between two pieces: most of the disk's time belongs to commits.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+static ZEROS: [u8; HASTY_PIECE_BYTES as usize] = [0; HASTY_PIECE_BYTES as usize];
+
+/// The file under way, and what the log did while the last one was used.
+#[derive(Debug, Default)]
+pub(crate) struct Maker {
+    under_way: Option<Making>,
+    /// End of the log and number of its syncs when an appender last had no room.
+    seen: (Lsn, u64),
+}
+
+#[derive(Debug)]
+struct Making {
+    aside: PathBuf,
+    file: Arc<dyn StorageFile>,
+    written: u64,
+}
+
+impl Journal {
+    /// Makes room in the log up to `to`; returns how far it reaches. Blocking: files may be written in full.
+    ///
+    /// Errors: `Full` changes nothing; a failed sync is final here too.
+    pub(crate) fn reserve_to(&self, to: Lsn) -> Result<Lsn> {
+        loop {
+            let reserved = self.space().reserved_to();
+            if reserved >= to {
+                return Ok(reserved);
+            }
+            let mut maker = self.maker();
+            if self.space().reserved_to() < to {
+                let bulk = self.is_bulk(&mut maker);
+                self.make_spare(&mut maker, bulk)?;
+            }
+        }
+    }
+
+    /// What the flush thread does for the segment after the next: one piece of it. Returns how long to leave the disk
+    /// alone before the next piece; `None` when there is nothing to do.
+    pub(crate) fn prepare(&self) -> Result<Option<Duration>> {
+        let body = self.geometry().body_bytes();
+        let staged = self.board().staged();
+        let Some(wanted) = staged.checked_add(2 * body) else { return Ok(None) };
+        let reserved = self.space().reserved_to();
+        if reserved >= wanted {
+            return Ok(None);
+        }
+        let mut maker = self.maker();
+        let hasty = reserved < staged.advance(body);
+        let begun = now();
+        let making = self.take_up(&mut maker)?;
+        let making = self.write_piece(making, if hasty { HASTY_PIECE_BYTES } else { PIECE_BYTES })?;
+        if self.is_whole(&making) {
+            self.finish(making)?;
+        } else {
+            maker.under_way = Some(making);
+        }
+        Ok(Some(if hasty { Duration::ZERO } else { (now() - begun).max(PAUSE_MIN) }))
+    }
+
+    /// True when the log came in large groups since the last time an appender had no room.
+    fn is_bulk(&self, maker: &mut Maker) -> bool {
+        let (end, syncs) = (self.board().staged(), self.shared.syncs.load(Ordering::Relaxed));
+        let (end_then, syncs_then) = std::mem::replace(&mut maker.seen, (end, syncs));
+        end.get().saturating_sub(end_then.get()) / syncs.saturating_sub(syncs_then).max(1) >= BULK_BYTES_PER_SYNC
+    }
+
+    /// Adds a spare to the pool now. In `bulk` an allocated file is enough.
+    fn make_spare(&self, maker: &mut Maker, bulk: bool) -> Result<()> {
+        let mut making = self.take_up(maker)?;
+        while !bulk && !self.is_whole(&making) {
+            making = self.write_piece(making, HASTY_PIECE_BYTES)?;
+        }
+        self.finish(making)
+    }
+
+    /// The file under way, or a new one.
+    fn take_up(&self, maker: &mut Maker) -> Result<Making> {
+        if let Some(making) = maker.under_way.take() {
+            return Ok(making);
+        }
+        let bytes = file_bytes(self.geometry());
+        let aside = self.space().begin()?;
+        // errors name the folder: the file has another name at every attempt, and is gone after it
+        match self.storage().create(&aside, bytes).map_err(Error::io("allocate a segment in", self.dir())) {
+            Ok(file) => Ok(Making { aside, file, written: 0 }),
+            Err(error) => {
+                self.space().forget();
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes and syncs the next piece. A failed sync is final here too.
+    fn write_piece(&self, mut making: Making, bytes: u64) -> Result<Making> {
+        let piece = &ZEROS[..bytes.min(file_bytes(self.geometry()) - making.written) as usize];
+        if let Err(source) = making.file.write_at(piece, making.written) {
+            self.give_up(&making);
+            return Err(Error::io("write a segment in", self.dir())(source));
+        }
+        if let Err(source) = making.file.sync() {
+            self.give_up(&making);
+            return self.checked(Err(self.poisoned(self.dir(), &source)));
+        }
+        making.written += piece.len() as u64;
+        Ok(making)
+    }
+
+    fn is_whole(&self, making: &Making) -> bool {
+        making.written == file_bytes(self.geometry())
+    }
+
+    fn finish(&self, making: Making) -> Result<()> {
+        let mut space = self.space();
+        let path = space.spare_path();
+        if let Err(source) = self.storage().rename(&making.aside, &path) {
+            drop(space);
+            self.give_up(&making);
+            return Err(Error::io("rename a segment in", self.dir())(source));
+        }
+        space.keep(Spare { path, file: making.file });
+        Ok(())
+    }
+
+    /// Half a spare is worth nothing; if it can't be removed now, opening removes it.
+    fn give_up(&self, making: &Making) {
+        if let Err(left) = self.storage().remove(&making.aside) {
+            tracing::debug!(path = %making.aside.display(), error = %left, "remove a half-made spare");
+        }
+        self.space().forget();
+    }
+
+    fn storage(&self) -> &dyn Storage {
+        &*self.shared.options.host.storage
+    }
+
+    fn maker(&self) -> MutexGuard<'_, Maker> {
+        unpoisoned(self.shared.maker.lock())
+    }
+}
