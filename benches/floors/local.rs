@@ -164,8 +164,10 @@ fn durable_floor(dir: &Path, record_bytes: usize, writers: usize) -> Sample {
     group::run(floor::Recycled::new(dir, "floor"), writers, &entry(record_bytes), TIME)
 }
 
+/// As in a node: with its flush thread, and with what is a segment behind the end given up, to be recycled.
 fn durable(dir: &Path, record_bytes: usize, writers: usize) -> Sample {
     let journal = warm(dir);
+    journal.spawn_flusher().expect("a thread");
     let begun = Instant::now();
     let all = std::thread::scope(|scope| {
         let writer = || {
@@ -173,7 +175,11 @@ fn durable(dir: &Path, record_bytes: usize, writers: usize) -> Sample {
             let record = vec![7; record_bytes];
             while begun.elapsed() < TIME {
                 let from = Instant::now();
-                journal.append(Item::record(&[&record])).expect("append").durable().expect("durable");
+                let ack = journal.append(Item::record(&[&record])).expect("append").durable().expect("durable");
+                let behind = Lsn::new(ack.lsn.get().saturating_sub(floor::FILE_BYTES));
+                if journal.geometry().segment_of(behind) > journal.start() {
+                    journal.prune(behind).expect("prune");
+                }
                 found.record(from.elapsed().as_nanos() as u64).expect("it grows");
             }
             found
@@ -181,7 +187,9 @@ fn durable(dir: &Path, record_bytes: usize, writers: usize) -> Sample {
         let threads: Vec<_> = (0..writers).map(|_| scope.spawn(writer)).collect();
         threads.into_iter().map(|thread| thread.join().expect("a writer")).collect()
     });
-    group::sum(all, begun.elapsed())
+    let sample = group::sum(all, begun.elapsed());
+    journal.close().expect("close");
+    sample
 }
 
 pub(crate) fn filled(dir: &Path) -> Journal {

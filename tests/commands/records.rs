@@ -302,6 +302,18 @@ fn a_damaged_journal_is_refused_with_4() {
     assert!(fs::read(&segment).unwrap() == bytes, "the file is as it was");
 }
 
+#[test]
+fn a_page_that_cannot_be_read_ends_the_node_with_file_and_offset() {
+    let mut node = Lone::start(&["--segment", "64 KiB"]);
+    node.append(lines(200).as_bytes(), &["--wait", "durable"]).expect(0);
+    let segment = node.folder.path().join("P/streams/log/journal/0000000000000000.seg");
+    cut_to(&segment, 8192);
+    let daemon = node.daemon.take().unwrap();
+    assert_ne!(run(["tail", "log", "--data", &node.data()]).code, 0);
+    let said = format!("{}: the page at byte 8192 can't be read", segment.display());
+    daemon.end().expect(128 + 7).says(&said).says("towline verify");
+}
+
 /// What happened to a folder, and what a node must say of it at its start.
 type Damage = (&'static str, fn(&Path), &'static str);
 
