@@ -1,0 +1,190 @@
+//! The slots of a control file as bytes.
+//!
+//! ```text
+//!       0 facts, slot A   crc u32 | length u32 | fields …
+//!  262144 facts, slot B
+//!  524288 evidence, slot A (4 KiB)   fields … | crc u32 at 4092
+//!  528384 evidence, slot B (4 KiB)
+//! ```
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::{Evidence, Facts, Role};
+use crate::chain::Chain;
+use crate::codec::{Put, Take};
+use crate::cursor::Tip;
+use crate::entry::crc32c;
+use crate::epoch::{Epoch, History, Opening, Term, TermSeen};
+use crate::error::{Error, Result};
+use crate::geometry::Geometry;
+use crate::id::{NodeId, StreamId};
+use crate::lsn::Lsn;
+use crate::time::Time;
+
+const MAGIC: [u8; 8] = *b"TOWLCTL1";
+const VERSION: u16 = 1;
+pub(super) const FACTS_SLOT_BYTES: u64 = 256 << 10;
+pub(super) const EVIDENCE_AT: u64 = 2 * FACTS_SLOT_BYTES;
+pub(super) const EVIDENCE_SLOT_BYTES: usize = 4096;
+pub(super) const FILE_BYTES: u64 = EVIDENCE_AT + 2 * EVIDENCE_SLOT_BYTES as u64;
+
+/// What stands in a control file: the newest slots that are whole.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) facts: Facts,
+    pub(crate) evidence: Evidence,
+    pub(super) facts_sequence: u64,
+    pub(super) evidence_sequence: u64,
+    pub(super) evidence_slot: usize,
+}
+
+/// Reads the facts and the evidence of a control file, without changing anything.
+pub(crate) fn read(file: &File, path: &Path) -> Result<Stored> {
+    let length = file.metadata().map_err(Error::io("look at", path))?.len();
+    let corrupt = |what: &str| Error::Corrupt {
+        path: path.to_owned(),
+        what: format!("{what}. Nothing was changed; restore this node from its peer or a depot"),
+    };
+    if length < FILE_BYTES {
+        return Err(corrupt(&format!("the control file has {length} bytes instead of {FILE_BYTES}: it was truncated")));
+    }
+    let mut bytes = vec![0; FILE_BYTES as usize];
+    file.read_exact_at(&mut bytes, 0).map_err(Error::io("read", path))?;
+    let (facts_area, evidence_area) = bytes.split_at(EVIDENCE_AT as usize);
+    let (slot_a, slot_b) = facts_area.split_at(FACTS_SLOT_BYTES as usize);
+    let facts = [slot_a, slot_b]
+        .into_iter()
+        .filter_map(decode_facts)
+        .filter(|(sequence, _)| *sequence > 0)
+        .max_by_key(|(sequence, _)| *sequence);
+    let Some((facts_sequence, facts)) = facts else {
+        return Err(corrupt("both copies of the control file are damaged"));
+    };
+    let (block_a, block_b) = evidence_area.split_at(EVIDENCE_SLOT_BYTES);
+    let evidence = [block_a, block_b]
+        .into_iter()
+        .enumerate()
+        .filter_map(|(slot, block)| {
+            decode_evidence(block, facts.stream).map(|(sequence, evidence)| (sequence, slot, evidence))
+        })
+        .max_by_key(|(sequence, _, _)| *sequence);
+    let Some((evidence_sequence, evidence_slot, evidence)) = evidence else {
+        return Err(corrupt("both copies of the durability evidence are damaged"));
+    };
+    Ok(Stored { facts, evidence, facts_sequence, evidence_sequence, evidence_slot })
+}
+
+/// A slot of facts.
+pub(super) fn encode_facts(sequence: u64, facts: &Facts) -> Vec<u8> {
+    let mut put = Put::default();
+    put.bytes(&MAGIC).u16(VERSION).u8(facts.role as u8).u8(u8::from(facts.poisoned)).u32(0).u64(sequence);
+    put.bytes(facts.stream.as_bytes()).bytes(facts.node.as_bytes());
+    put.u32(facts.geometry.body_bytes() as u32).u32(facts.term_seen.term.0).u64(facts.term_seen.id);
+    put.u32(facts.opened_last.term.0).u32(facts.opened_last.run);
+    put.u64(facts.start.lsn.get()).u64(facts.start.chain.get()).u64(facts.start.time.as_nanos());
+    put.u32(facts.start.epoch.term.0).u32(facts.start.epoch.run).u64(facts.start.run_id);
+    put.u64(facts.cut.unwrap_or(Lsn::MAX).get()).u64(facts.checkpoint.get());
+    put.u32(facts.history.openings().len() as u32).u32(0);
+    for opening in facts.history.openings() {
+        put.u32(opening.epoch.term.0).u32(opening.epoch.run).u64(opening.term_id).u64(opening.run_id);
+        put.bytes(opening.node.as_bytes()).u64(opening.first.get()).u64(opening.chain_in.get());
+    }
+    let fields = put.0;
+    let mut slot = Put::default();
+    slot.u32(crc32c(&fields)).u32(fields.len() as u32).bytes(&fields);
+    slot.0
+}
+
+fn decode_facts(slot: &[u8]) -> Option<(u64, Facts)> {
+    let mut take = Take(slot);
+    let crc = take.u32()?;
+    let length = take.u32()? as usize;
+    let fields = take.bytes(length)?;
+    if crc32c(fields) != crc {
+        return None;
+    }
+    let mut take = Take(fields);
+    if take.array()? != MAGIC || take.u16()? != VERSION {
+        return None;
+    }
+    let role = Role::from_u8(take.u8()?)?;
+    let poisoned = take.u8()? != 0;
+    take.u32()?;
+    let sequence = take.u64()?;
+    let stream = StreamId::from_bytes(take.array()?);
+    let node = NodeId::from_bytes(take.array()?);
+    let geometry = Geometry::new(take.u32()?)?;
+    let term_seen = TermSeen { term: Term(take.u32()?), id: take.u64()? };
+    let opened_last = Epoch { term: Term(take.u32()?), run: take.u32()? };
+    let start = Tip {
+        lsn: Lsn::new(take.u64()?),
+        chain: Chain::from_u64(take.u64()?),
+        time: Time::from_nanos(take.u64()?),
+        epoch: Epoch { term: Term(take.u32()?), run: take.u32()? },
+        run_id: take.u64()?,
+    };
+    let cut = Some(Lsn::new(take.u64()?)).filter(|&cut| cut != Lsn::MAX);
+    let checkpoint = Lsn::new(take.u64()?);
+    let count = take.u32()?;
+    take.u32()?;
+    let mut openings = Vec::new();
+    for _ in 0..count {
+        openings.push(Opening {
+            epoch: Epoch { term: Term(take.u32()?), run: take.u32()? },
+            term_id: take.u64()?,
+            run_id: take.u64()?,
+            node: NodeId::from_bytes(take.array()?),
+            first: Lsn::new(take.u64()?),
+            chain_in: Chain::from_u64(take.u64()?),
+        });
+    }
+    let history = History::from_openings(openings)?;
+    let facts =
+        Facts { stream, geometry, node, role, term_seen, opened_last, start, cut, checkpoint, poisoned, history };
+    Some((sequence, facts))
+}
+
+/// A slot of evidence.
+pub(super) fn encode_evidence(sequence: u64, stream: StreamId, evidence: &Evidence) -> Vec<u8> {
+    let mut put = Put::default();
+    put.bytes(&MAGIC).u16(VERSION).u16(evidence.peers.len() as u16).u32(0).u64(sequence).bytes(stream.as_bytes());
+    put.u64(evidence.durable.get()).u64(evidence.chain.get()).u64(evidence.committed.get());
+    for (node, lsn, chain) in &evidence.peers {
+        put.bytes(node.as_bytes()).u64(lsn.get()).u64(chain.get());
+    }
+    let mut block = put.0;
+    block.resize(EVIDENCE_SLOT_BYTES - 4, 0);
+    let crc = crc32c(&block);
+    block.extend_from_slice(&crc.to_le_bytes());
+    block
+}
+
+fn decode_evidence(block: &[u8], stream: StreamId) -> Option<(u64, Evidence)> {
+    let (fields, crc) = block.split_at_checked(EVIDENCE_SLOT_BYTES - 4)?;
+    if crc32c(fields).to_le_bytes() != crc {
+        return None;
+    }
+    let mut take = Take(fields);
+    if take.array()? != MAGIC || take.u16()? != VERSION {
+        return None;
+    }
+    let count = take.u16()?;
+    take.u32()?;
+    let sequence = take.u64()?;
+    if StreamId::from_bytes(take.array()?) != stream {
+        return None;
+    }
+    let mut evidence = Evidence {
+        durable: Lsn::new(take.u64()?),
+        chain: Chain::from_u64(take.u64()?),
+        committed: Lsn::new(take.u64()?),
+        peers: Vec::new(),
+    };
+    for _ in 0..count {
+        let peer = (NodeId::from_bytes(take.array()?), Lsn::new(take.u64()?), Chain::from_u64(take.u64()?));
+        evidence.peers.push(peer);
+    }
+    Some((sequence, evidence))
+}
