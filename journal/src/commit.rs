@@ -263,7 +263,8 @@ impl Journal {
 
     fn dress(&self, spare: &Spare, path: &Path, first: Lsn, tip: Tip) -> Result<Segment> {
         let storage = &self.shared.options.host.storage;
-        let header = SegmentHeader { stream: self.stream(), geometry: self.geometry(), first, tip };
+        let opening = self.control().facts.history.of(tip.epoch).copied();
+        let header = SegmentHeader { stream: self.stream(), geometry: self.geometry(), first, tip, opening };
         spare.file.write_at(&header.encode(), 0).map_err(Error::io("write", &spare.path))?;
         let synced = spare.file.sync();
         synced.or_else(|source| self.checked(Err(self.poisoned(&spare.path, &source))))?;

@@ -97,6 +97,11 @@ impl History {
         self.0.iter().rev().find(|opening| opening.first <= lsn)
     }
 
+    /// How that epoch began.
+    pub(crate) fn of(&self, epoch: Epoch) -> Option<&Opening> {
+        self.0.iter().rev().find(|opening| opening.epoch == epoch)
+    }
+
     /// Adds the next epoch; `false` and unchanged when it is not a later one.
     #[must_use]
     pub fn push(&mut self, opening: Opening) -> bool {

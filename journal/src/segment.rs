@@ -16,10 +16,10 @@ use crate::chain::Chain;
 use crate::codec::{Put, Take};
 use crate::cursor::Tip;
 use crate::entry::crc32c;
-use crate::epoch::{Epoch, Term};
+use crate::epoch::{Epoch, Opening, Term};
 use crate::error::{Error, Result};
 use crate::geometry::{Geometry, SEGMENT_HEADER_BYTES};
-use crate::id::StreamId;
+use crate::id::{NodeId, StreamId};
 use crate::lsn::{Lsn, LsnRange};
 use crate::mmap::Map;
 use crate::storage::{Storage, StorageFile};
@@ -41,6 +41,9 @@ pub(crate) struct SegmentHeader {
     pub(crate) first: Lsn,
     /// The tip in front of the first entry of the body; its LSN is `first`, except where a log begins inside.
     pub(crate) tip: Tip,
+    /// How the epoch of that tip began; `None` in front of the first one. A log whose head was pruned no longer holds
+    /// the entry that says so.
+    pub(crate) opening: Option<Opening>,
 }
 
 impl SegmentHeader {
@@ -50,6 +53,12 @@ impl SegmentHeader {
         put.bytes(&MAGIC).u16(VERSION).u16(0).u32(self.geometry.body_bytes() as u32).bytes(self.stream.as_bytes());
         put.u64(self.first.get()).u64(self.tip.lsn.get()).u64(self.tip.chain.get()).u64(self.tip.time.as_nanos());
         put.u32(self.tip.epoch.term.0).u32(self.tip.epoch.run).u64(self.tip.run_id);
+        if let Some(opening) = &self.opening {
+            put.u64(opening.term_id)
+                .bytes(opening.node.as_bytes())
+                .u64(opening.first.get())
+                .u64(opening.chain_in.get());
+        }
         let mut copy = put.0;
         copy.resize(CRC_AT, 0);
         let crc = crc32c(&copy);
@@ -97,10 +106,19 @@ impl SegmentHeader {
             epoch: Epoch { term: Term(take.u32()?), run: take.u32()? },
             run_id: take.u64()?,
         };
+        let opening = Opening {
+            epoch: tip.epoch,
+            term_id: take.u64()?,
+            run_id: tip.run_id,
+            node: NodeId::from_bytes(take.array()?),
+            first: Lsn::new(take.u64()?),
+            chain_in: Chain::from_u64(take.u64()?),
+        };
         if geometry.segment_of(first) != first || geometry.segment_of(tip.lsn) != first {
             return Some(Err("its header contradicts itself"));
         }
-        Some(Ok(SegmentHeader { stream, geometry, first, tip }))
+        let opening = (opening.node != NodeId::default()).then_some(opening);
+        Some(Ok(SegmentHeader { stream, geometry, first, tip, opening }))
     }
 
     /// Reads the header of a segment file.
