@@ -202,8 +202,11 @@ impl Entries<'_> {
         if self.torn.is_some() {
             return Ok(None);
         }
-        self.load_entry()?;
         let at = self.cursor.tip().lsn;
+        if self.log.facts.cut.is_some_and(|cut| at >= cut) {
+            return Ok(None);
+        }
+        self.load_entry()?;
         let durable = self.log.evidence.durable;
         match self.cursor.next(&self.buffer[self.used..]) {
             Ok(Next::Entry(entry)) => {
@@ -249,9 +252,6 @@ impl Entries<'_> {
     /// Has at least `wanted` unread bytes in the buffer; `false` when the files don't have them.
     fn fill(&mut self, wanted: usize) -> Result<bool> {
         let at = self.cursor.tip().lsn;
-        if self.log.facts.cut.is_some_and(|cut| at >= cut) {
-            return Ok(false);
-        }
         if self.file.as_ref().is_none_or(|(range, _)| at >= range.to || at < range.from) {
             let Some(segment) = self.log.segments.iter().find(|s| s.range.from <= at && at < s.range.to) else {
                 return Ok(false);
