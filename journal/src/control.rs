@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::slots::{EVIDENCE_AT, EVIDENCE_SLOT_BYTES, FACTS_SLOT_BYTES, FILE_BYTES, encode_evidence, encode_facts};
-pub(crate) use self::slots::{Stored, read};
+pub(crate) use self::slots::{Salvaged, Stored, lost, read, salvage};
 use crate::chain::Chain;
 use crate::cursor::Tip;
 use crate::epoch::{Epoch, History, TermSeen};
@@ -24,6 +24,7 @@ use crate::lsn::Lsn;
 use crate::storage::{Storage, StorageFile};
 
 pub(crate) const NAME: &str = "control";
+pub(crate) const MISSING: &str = "there are segments, but the control file is missing";
 /// Peers whose acknowledgements are remembered; the longest silent one gives way.
 const PEERS_MAX: usize = 64;
 /// Evidence that changed is synced at the latest after this.
@@ -80,6 +81,9 @@ pub(crate) struct Facts {
     pub(crate) checkpoint: Lsn,
     /// A sync failed and the log has not been opened since.
     pub(crate) poisoned: bool,
+    /// This file was made anew from the log, and nobody has vouched since for what the log can't say: whether a higher
+    /// term was seen, and whether more was acknowledged.
+    pub(crate) rebuilt: bool,
     pub(crate) history: History,
 }
 
@@ -139,11 +143,7 @@ impl Control {
         let path = dir.join(NAME);
         let file = storage.open(&path).map_err(|error| match error.kind() {
             // not `Absent`: nobody may take it for a place where a journal can be made
-            std::io::ErrorKind::NotFound => Error::Corrupt {
-                path: path.clone(),
-                what: "there are segments, but the control file is missing. Restore this log from a peer or a depot"
-                    .into(),
-            },
+            std::io::ErrorKind::NotFound => lost(&path, MISSING),
             _ => Error::io("open", &path)(error),
         })?;
         let stored = read(file.file(), &path)?;

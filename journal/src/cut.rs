@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::commit::{Durable, Writer};
-use crate::control::Control;
+use crate::control::{Control, Evidence, Facts};
 use crate::error::{Error, Result};
 use crate::log::Journal;
 use crate::lsn::{Lsn, LsnRange};
@@ -18,7 +18,7 @@ use crate::recovery::segment_paths;
 use crate::segment::{Segment, file_bytes, file_name};
 use crate::storage::Storage;
 
-const BRANCHES: &str = "branches";
+pub(crate) const BRANCHES: &str = "branches";
 const COPY_BYTES: usize = 1 << 20;
 
 /// A cut tail, kept as a journal of its own that offline tools can open.
@@ -46,7 +46,7 @@ impl Journal {
         self.check_end()?;
         let range = LsnRange::new(to, staging.tip.lsn);
         let storage = Arc::clone(&self.shared.options.host.storage);
-        let path = self.branch_off(&*storage, range)?;
+        let path = self.branch_off(range)?;
         let mut control = self.control();
         control.change(|facts| facts.cut = Some(to))?;
         finish(&*storage, self.dir(), &mut control, to)?;
@@ -121,11 +121,7 @@ impl Journal {
         Ok(start.lsn)
     }
 
-    /// Gives the files of the tail second names in a branch folder, with a control file of its own, all synced.
-    fn branch_off(&self, storage: &dyn Storage, range: LsnRange) -> Result<PathBuf> {
-        let name = format!("{}-{}-{:016x}", range.from, range.to, self.shared.options.host.ids.random());
-        let branch = self.dir().join(BRANCHES).join(name);
-        storage.create_dir(&branch).map_err(Error::io("create", &branch))?;
+    fn branch_off(&self, range: LsnRange) -> Result<PathBuf> {
         let tail: Vec<_> = {
             let segments = self.segments();
             segments.iter().filter(|segment| segment.end() > range.from).map(Arc::clone).collect()
@@ -137,14 +133,38 @@ impl Journal {
         if let Some(first) = tail.first().filter(|first| first.header.tip.lsn > facts.start.lsn) {
             facts.start = first.header.tip;
         }
-        Control::create(storage, &branch, facts, evidence)?;
-        for segment in tail {
-            let second = branch.join(file_name(segment.first()));
-            storage.link(&segment.path, &second).map_err(Error::io("link", &second))?;
-        }
-        storage.sync_dir(&branch).map_err(Error::io("sync", &branch))?;
-        Ok(branch)
+        let files: Vec<_> = tail.iter().map(|segment| (segment.first(), segment.path.clone())).collect();
+        let host = &self.shared.options.host;
+        branch_off(&*host.storage, self.dir(), range, host.ids.random(), facts, evidence, &files)
     }
+}
+
+/// Gives the files of a tail second names in a branch folder, with a control file of its own, all synced.
+pub(crate) fn branch_off(
+    storage: &dyn Storage,
+    dir: &Path,
+    range: LsnRange,
+    id: u64,
+    facts: Facts,
+    evidence: Evidence,
+    files: &[(Lsn, PathBuf)],
+) -> Result<PathBuf> {
+    let branch = dir.join(BRANCHES).join(format!("{}-{}-{id:016x}", range.from, range.to));
+    storage.create_dir(&branch).map_err(Error::io("create", &branch))?;
+    Control::create(storage, &branch, facts, evidence)?;
+    for (first, path) in files {
+        let second = branch.join(file_name(*first));
+        storage.link(path, &second).map_err(Error::io("link", &second))?;
+    }
+    storage.sync_dir(&branch).map_err(Error::io("sync", &branch))?;
+    Ok(branch)
+}
+
+/// The tail that a branch folder of this name holds.
+pub(crate) fn branch_range(name: &str) -> Option<LsnRange> {
+    let (from, rest) = name.split_once('-')?;
+    let (to, _id) = rest.split_once('-')?;
+    Some(LsnRange::new(from.parse().ok()?, to.parse().ok()?))
 }
 
 /// Finishes a recorded cut at `to`: idempotent, and harmless if only the record was left to be cleared.

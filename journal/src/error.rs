@@ -7,6 +7,7 @@ use crate::class::Class;
 use crate::cursor::Fault;
 use crate::epoch::Term;
 use crate::lsn::{Lsn, LsnRange};
+use crate::rebuild::Loss;
 
 /// An error of the journal. It names the file, the range and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +69,20 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong and what to do.
         what: String,
+    },
+    /// A part of the log that lost its control file can't be verified, and may have been durable.
+    #[error(
+        "{}: LSN {} can't be verified: {}. It may have been durable, so nothing was changed; put the file back from a copy, \
+         or restore this log from a peer or a depot. To give up LSN {} for good, which is then kept as a branch: the same \
+         command with --accept-loss",
+        .0.path.display(), .0.damaged, .0.why, .0.given_up
+    )]
+    Unproven(Loss),
+    /// A control file that needs no rebuilding.
+    #[error("{} is whole: there is nothing to rebuild, and nothing was changed", path.display())]
+    ControlWhole {
+        /// The control file.
+        path: PathBuf,
     },
     /// Another version or another identity.
     #[error("{}: {what}", path.display())]
@@ -158,13 +173,13 @@ impl Error {
         match self {
             Error::Io { .. } | Error::Poisoned { .. } | Error::Ended { .. } | Error::Closed => Class::Io,
             Error::Full { .. } => Class::Full,
-            Error::Rot { .. } | Error::Corrupt { .. } | Error::Gap { .. } => Class::Corrupt,
+            Error::Rot { .. } | Error::Corrupt { .. } | Error::Unproven(_) | Error::Gap { .. } => Class::Corrupt,
             Error::Incompatible { .. } => Class::Incompatible,
             Error::Locked { .. } => Class::Locked,
             Error::Absent { .. } => Class::Absent,
             Error::Pruned { .. } | Error::NotReached { .. } => Class::NotReached,
             Error::TooLarge { .. } => Class::Usage,
-            Error::NoEpoch => Class::Refused,
+            Error::NoEpoch | Error::ControlWhole { .. } => Class::Refused,
             Error::Fenced { .. } => Class::Fenced,
         }
     }

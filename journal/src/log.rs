@@ -93,6 +93,7 @@ impl Journal {
             cut: None,
             checkpoint: Lsn::ZERO,
             poisoned: false,
+            rebuilt: false,
             history: History::default(),
         };
         let evidence = Evidence { chain: start.chain, ..Evidence::default() };
@@ -208,9 +209,23 @@ impl Journal {
         self.control().facts.role
     }
 
-    /// Changes the role; synced when it returns.
+    /// Changes the role; synced when it returns. It is somebody's word: a rebuilt control file is believed from now on.
     pub fn set_role(&self, role: Role) -> Result<()> {
-        self.change(|facts| facts.role = role)
+        self.change(|facts| {
+            facts.role = role;
+            facts.rebuilt = false;
+        })
+    }
+
+    /// The control file was made anew from the log ([`crate::Rebuild`]), and nobody has vouched since for what the log
+    /// can't say: whether this node had seen a higher term, and whether it had acknowledged more than is here.
+    pub fn is_rebuilt(&self) -> bool {
+        self.control().facts.rebuilt
+    }
+
+    /// A primary whose log this one has reached vouches for it; synced when it returns.
+    pub fn vouched(&self) -> Result<()> {
+        self.change(|facts| facts.rebuilt = false)
     }
 
     /// The highest term seen; synced before anybody is told.

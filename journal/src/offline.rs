@@ -46,12 +46,7 @@ impl Log {
         let path = dir.join(control::NAME);
         let file = File::open(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => match segment_paths(dir) {
-                Ok(segments) if !segments.is_empty() => Error::Corrupt {
-                    path: path.clone(),
-                    what:
-                        "there are segments, but the control file is missing. Restore this log from a peer or a depot"
-                            .into(),
-                },
+                Ok(segments) if !segments.is_empty() => control::lost(&path, control::MISSING),
                 _ => Error::Absent { path: dir.to_owned(), what: "no control file" },
             },
             _ => Error::io("open", &path)(error),

@@ -40,46 +40,95 @@ pub(crate) struct Stored {
     pub(super) evidence_slot: usize,
 }
 
+/// What of a damaged control file is whole, each kind of slot alone.
+#[derive(Debug, Default)]
+pub(crate) struct Salvaged {
+    pub(crate) facts: Option<Facts>,
+    facts_sequence: u64,
+    evidence: Vec<Spoken>,
+}
+
+/// An evidence slot: of which stream it speaks, and what it says.
+#[derive(Debug)]
+struct Spoken {
+    sequence: u64,
+    slot: usize,
+    stream: StreamId,
+    evidence: Evidence,
+}
+
 /// Reads the facts and the evidence of a control file, without changing anything.
 pub(crate) fn read(file: &File, path: &Path) -> Result<Stored> {
     let length = file.metadata().map_err(Error::io("look at", path))?.len();
-    let corrupt = |what: &str| Error::Corrupt {
-        path: path.to_owned(),
-        what: format!("{what}. Nothing was changed; restore this node from its peer or a depot"),
-    };
     if length < FILE_BYTES {
-        return Err(corrupt(&format!("the control file has {length} bytes instead of {FILE_BYTES}: it was truncated")));
+        let what = format!("the control file has {length} bytes instead of {FILE_BYTES}: it was truncated");
+        return Err(lost(path, &what));
     }
+    let mut salvaged = salvage(file, path)?;
+    let Some(facts) = salvaged.facts.take() else {
+        return Err(lost(path, "both copies of the control file are damaged"));
+    };
+    let facts_sequence = salvaged.facts_sequence;
+    let Some(newest) = salvaged.newest_of(facts.stream) else {
+        return Err(lost(path, "both copies of the durability evidence are damaged"));
+    };
+    let Spoken { sequence: evidence_sequence, slot: evidence_slot, evidence, .. } = newest;
+    Ok(Stored { facts, evidence, facts_sequence, evidence_sequence, evidence_slot })
+}
+
+/// Reads whatever slots are whole, also of a file that is too short. `Incompatible` for one of another version: that is
+/// no damage.
+pub(crate) fn salvage(file: &File, path: &Path) -> Result<Salvaged> {
     let mut bytes = vec![0; FILE_BYTES as usize];
-    file.read_exact_at(&mut bytes, 0).map_err(Error::io("read", path))?;
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read_at(&mut bytes[filled..], filled as u64).map_err(Error::io("read", path))? {
+            0 => break,
+            count => filled += count,
+        }
+    }
     let (facts_area, evidence_area) = bytes.split_at(EVIDENCE_AT as usize);
     let (slot_a, slot_b) = facts_area.split_at(FACTS_SLOT_BYTES as usize);
-    let facts = [slot_a, slot_b]
-        .into_iter()
-        .filter_map(decode_facts)
-        .filter(|(sequence, _)| *sequence > 0)
-        .max_by_key(|(sequence, _)| *sequence);
-    let Some((facts_sequence, facts)) = facts else {
-        return Err(corrupt("both copies of the control file are damaged"));
-    };
-    let (block_a, block_b) = evidence_area.split_at(EVIDENCE_SLOT_BYTES);
-    let evidence = [block_a, block_b]
-        .into_iter()
-        .enumerate()
-        .filter_map(|(slot, block)| {
-            decode_evidence(block, facts.stream).map(|(sequence, evidence)| (sequence, slot, evidence))
-        })
-        .max_by_key(|(sequence, _, _)| *sequence);
-    let Some((evidence_sequence, evidence_slot, evidence)) = evidence else {
-        return Err(corrupt("both copies of the durability evidence are damaged"));
-    };
-    Ok(Stored { facts, evidence, facts_sequence, evidence_sequence, evidence_slot })
+    let other = [slot_a, slot_b].into_iter().filter_map(version_of).find(|&version| version != VERSION);
+    if let Some(found) = other {
+        let what = format!("it has format version {found}; this version of towline knows {VERSION}. Use a newer one");
+        return Err(Error::Incompatible { path: path.to_owned(), what });
+    }
+    let facts = [slot_a, slot_b].into_iter().filter_map(decode_facts).filter(|(sequence, _)| *sequence > 0);
+    let (facts_sequence, facts) = facts.max_by_key(|(sequence, _)| *sequence).unzip();
+    let evidence = evidence_area.chunks(EVIDENCE_SLOT_BYTES).enumerate().filter_map(|(slot, block)| {
+        let (sequence, stream, evidence) = decode_evidence(block)?;
+        Some(Spoken { sequence, slot, stream, evidence })
+    });
+    Ok(Salvaged { facts, facts_sequence: facts_sequence.unwrap_or_default(), evidence: evidence.collect() })
+}
+
+impl Salvaged {
+    /// The newest evidence for the log of `stream`.
+    pub(crate) fn evidence_of(&mut self, stream: StreamId) -> Option<Evidence> {
+        self.newest_of(stream).map(|spoken| spoken.evidence)
+    }
+
+    fn newest_of(&mut self, stream: StreamId) -> Option<Spoken> {
+        let spoken = std::mem::take(&mut self.evidence).into_iter().filter(|spoken| spoken.stream == stream);
+        spoken.max_by_key(|spoken| spoken.sequence)
+    }
+}
+
+/// The error for a control file that can't be used, with the way back.
+pub(crate) fn lost(path: &Path, what: &str) -> Error {
+    let journal = path.parent().unwrap_or(path).display();
+    Error::Corrupt {
+        path: path.to_owned(),
+        what: format!("{what}. Nothing was changed; make it anew from the log: towline journal rebuild {journal}"),
+    }
 }
 
 /// A slot of facts.
 pub(super) fn encode_facts(sequence: u64, facts: &Facts) -> Vec<u8> {
     let mut put = Put::default();
-    put.bytes(&MAGIC).u16(VERSION).u8(facts.role as u8).u8(u8::from(facts.poisoned)).u32(0).u64(sequence);
+    put.bytes(&MAGIC).u16(VERSION).u8(facts.role as u8).u8(u8::from(facts.poisoned));
+    put.u8(u8::from(facts.rebuilt)).bytes(&[0; 3]).u64(sequence);
     put.bytes(facts.stream.as_bytes()).bytes(facts.node.as_bytes());
     put.u32(facts.geometry.body_bytes() as u32).u32(facts.term_seen.term.0).u64(facts.term_seen.id);
     put.u32(facts.opened_last.term.0).u32(facts.opened_last.run);
@@ -97,21 +146,28 @@ pub(super) fn encode_facts(sequence: u64, facts: &Facts) -> Vec<u8> {
     slot.0
 }
 
-fn decode_facts(slot: &[u8]) -> Option<(u64, Facts)> {
+/// The fields of a facts slot that is whole.
+fn whole_fields(slot: &[u8]) -> Option<&[u8]> {
     let mut take = Take(slot);
     let crc = take.u32()?;
     let length = take.u32()? as usize;
-    let fields = take.bytes(length)?;
-    if crc32c(fields) != crc {
-        return None;
-    }
-    let mut take = Take(fields);
+    take.bytes(length).filter(|fields| crc32c(fields) == crc)
+}
+
+fn version_of(slot: &[u8]) -> Option<u16> {
+    let mut take = Take(whole_fields(slot)?);
+    (take.array()? == MAGIC).then(|| take.u16())?
+}
+
+fn decode_facts(slot: &[u8]) -> Option<(u64, Facts)> {
+    let mut take = Take(whole_fields(slot)?);
     if take.array()? != MAGIC || take.u16()? != VERSION {
         return None;
     }
     let role = Role::from_u8(take.u8()?)?;
     let poisoned = take.u8()? != 0;
-    take.u32()?;
+    let rebuilt = take.u8()? != 0;
+    take.bytes(3)?;
     let sequence = take.u64()?;
     let stream = StreamId::from_bytes(take.array()?);
     let node = NodeId::from_bytes(take.array()?);
@@ -141,8 +197,20 @@ fn decode_facts(slot: &[u8]) -> Option<(u64, Facts)> {
         });
     }
     let history = History::from_openings(openings)?;
-    let facts =
-        Facts { stream, geometry, node, role, term_seen, opened_last, start, cut, checkpoint, poisoned, history };
+    let facts = Facts {
+        stream,
+        geometry,
+        node,
+        role,
+        term_seen,
+        opened_last,
+        start,
+        cut,
+        checkpoint,
+        poisoned,
+        rebuilt,
+        history,
+    };
     Some((sequence, facts))
 }
 
@@ -161,7 +229,7 @@ pub(super) fn encode_evidence(sequence: u64, stream: StreamId, evidence: &Eviden
     block
 }
 
-fn decode_evidence(block: &[u8], stream: StreamId) -> Option<(u64, Evidence)> {
+fn decode_evidence(block: &[u8]) -> Option<(u64, StreamId, Evidence)> {
     let (fields, crc) = block.split_at_checked(EVIDENCE_SLOT_BYTES - 4)?;
     if crc32c(fields).to_le_bytes() != crc {
         return None;
@@ -173,9 +241,7 @@ fn decode_evidence(block: &[u8], stream: StreamId) -> Option<(u64, Evidence)> {
     let count = take.u16()?;
     take.u32()?;
     let sequence = take.u64()?;
-    if StreamId::from_bytes(take.array()?) != stream {
-        return None;
-    }
+    let stream = StreamId::from_bytes(take.array()?);
     let mut evidence = Evidence {
         durable: Lsn::new(take.u64()?),
         chain: Chain::from_u64(take.u64()?),
@@ -186,5 +252,5 @@ fn decode_evidence(block: &[u8], stream: StreamId) -> Option<(u64, Evidence)> {
         let peer = (NodeId::from_bytes(take.array()?), Lsn::new(take.u64()?), Chain::from_u64(take.u64()?));
         evidence.peers.push(peer);
     }
-    Some((sequence, evidence))
+    Some((sequence, stream, evidence))
 }

@@ -2,3 +2,5 @@
 
 mod lifecycle;
 mod power;
+mod rebuild;
+mod rebuild_power;

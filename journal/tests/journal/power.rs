@@ -19,7 +19,7 @@ fn seeds() -> Vec<u64> {
 }
 
 /// Shared memory when there is some: these tests make thousands of small files.
-fn folder() -> tempfile::TempDir {
+pub(crate) fn folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
 }
