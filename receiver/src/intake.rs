@@ -37,6 +37,10 @@ pub use self::action::{Action, Found, IntakeOptions, Log, Notice, Proof};
 use self::session::{Phase, Session};
 use self::steps::{Break, lasting};
 
+/// What a primary is told that waits for this node before it opens its run.
+const FORGETFUL: &str = "its control file was rebuilt: it can't say whether a higher term exists, and follows only a \
+                         primary that is open already";
+
 /// One stream that is received.
 #[derive(Clone, Debug)]
 pub struct Intake {
@@ -147,6 +151,10 @@ impl Intake {
         match agree(&theirs, &own) {
             Agreement::Refused(refusal) if lasting(&refusal) => return self.turn_away(link, Some(own), refusal),
             _ => {}
+        }
+        if self.log.rebuilt && !theirs.opened && self.log.instead.is_none() {
+            // its start gate would take the answer for "knows no higher term", which nobody here can say
+            return self.turn_away(link, None, Refusal::Unable { reason: FORGETFUL.into() });
         }
         if let Some(session) = &self.session {
             let same = session.theirs.node.id == theirs.node.id;

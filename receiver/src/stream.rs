@@ -142,7 +142,8 @@ impl ReceiverStream {
                 Role::Primary => Some("the primary".into()),
                 Role::Fenced => Some("fenced".into()),
             },
-            in_doubt: options.in_doubt,
+            in_doubt: options.in_doubt || journal.is_rebuilt(),
+            rebuilt: journal.is_rebuilt(),
         };
         let mut intake = Intake::new(options.intake, log);
         intake.handle_applied(options.applied, options.checkpoint);

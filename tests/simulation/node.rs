@@ -142,6 +142,7 @@ impl Node {
                 Role::Fenced => Some("fenced".into()),
             },
             in_doubt: control.settled_boot != Some(self.boot),
+            rebuilt: false,
         };
         let primary = (control.role == Role::Primary).then(|| Primary::new(setup, self.index, &self.log, now));
         let options = IntakeOptions { dead_after: setup.dead_after, report_every: setup.dead_after / 5 };

@@ -40,6 +40,9 @@ pub struct Log {
     /// The node came up under another boot id than the one that was last settled: it may have lost what it had only
     /// received.
     pub in_doubt: bool,
+    /// The control file was made anew from the log: a higher term that was seen may be forgotten. It answers for no
+    /// start, and is in doubt as well.
+    pub rebuilt: bool,
 }
 
 /// Proof that a sync of the log returned: what makes a durable acknowledgement possible. `journal::Durable` is the real

@@ -130,6 +130,7 @@ impl Intake {
             return None;
         }
         self.log.in_doubt = false;
+        self.log.rebuilt = false;
         Some(Action::Settle)
     }
 

@@ -113,6 +113,7 @@ fn intake(tip: Tip, seen: u32) -> Intake {
         term: term(seen),
         instead: None,
         in_doubt: false,
+        rebuilt: false,
     };
     Intake::new(IntakeOptions::default(), log)
 }
@@ -313,13 +314,35 @@ fn the_replica_is_bounded_by_what_is_committed_and_durable_here() {
 fn doubt_ends_when_the_primarys_end_is_reached_and_before_that_is_acknowledged() {
     let primary = Primary::new(1, run(1), 4);
     let (mut intake, now) = streaming(&primary, 1);
-    intake.log.in_doubt = true;
+    (intake.log.in_doubt, intake.log.rebuilt) = (true, true);
     write(&mut intake, now, &primary, 0, 3);
     assert!(!actions(&mut intake).contains(&Action::Settle));
     assert!(intake.in_doubt());
     write(&mut intake, now, &primary, 3, 5);
     assert!(matches!(&actions(&mut intake)[..], [Action::Settle, Action::Send { message: Message::Ack(_), .. }]));
-    assert!(!intake.in_doubt());
+    assert!(!intake.in_doubt() && !intake.log.rebuilt);
+}
+
+/// It may have forgotten a higher term: a primary at its start gate must not take its answer for "there is none".
+#[test]
+fn a_rebuilt_receiver_answers_for_no_start_and_follows_who_is_open() {
+    let primary = Primary::new(1, run(1), 4);
+    let (mut intake, now) = streaming(&primary, 1);
+    intake.log.in_doubt = true;
+    intake.log.rebuilt = true;
+    intake.handle_disconnected(1);
+    let own = || greeting(2, 1, &Tip::empty(stream()), History::default());
+    intake.handle_greeting(now, 2, Greeting { opened: false, ..primary.greeting(1, 1) }, own());
+    let told = actions(&mut intake);
+    assert!(says(&told, |message| matches!(message, Message::Refused(Refusal::Unable { .. }))), "{told:?}");
+    assert!(!says(&told, |message| matches!(message, Message::Greeting(_))), "a greeting would count: {told:?}");
+    intake.handle_greeting(now, 3, primary.greeting(1, 1), own());
+    let told = actions(&mut intake);
+    assert!(says(&told, |message| matches!(message, Message::Greeting(_))), "{told:?}");
+    assert!(intake.log.rebuilt && intake.in_doubt());
+    // what a higher term says is believed at once
+    intake.handle_greeting(now, 4, Greeting { opened: false, ..primary.greeting(1, 0) }, own());
+    assert!(says(&actions(&mut intake), |message| matches!(message, Message::Refused(Refusal::Fenced { .. }))));
 }
 
 #[test]

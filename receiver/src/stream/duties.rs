@@ -58,7 +58,8 @@ impl ReceiverStream {
             }
             // once per boot of the machine, and no acknowledgement may overtake it
             Action::Settle => {
-                if let Err(reason) = self.keeper.settle() {
+                let vouched = self.journal.vouched().map_err(|error| error.to_string());
+                if let Err(reason) = vouched.and_then(|()| self.keeper.settle()) {
                     self.fail(intake, &reason);
                 }
             }
