@@ -89,6 +89,13 @@ impl Data {
         Ok(data)
     }
 
+    /// Who the node of the data folder at `path` is, without opening it.
+    pub fn identity(path: &Path) -> Result<NodeId> {
+        let file = path.join(NODE);
+        let node = read_node(&file)?.map(|node| node.node);
+        node.ok_or_else(|| Error::Damaged { path: file, what: "is missing: put it back from a backup first".into() })
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path

@@ -159,6 +159,15 @@ pub enum Error {
         /// The higher term.
         by: Term,
     },
+    /// The control file was made anew from the log: this node takes nothing without somebody's word.
+    #[error(
+        "{stream} takes nothing here: its control file was rebuilt from its log, which doesn't say whether another node was \
+         promoted"
+    )]
+    Rebuilt {
+        /// The stream.
+        stream: String,
+    },
     /// A write or a sync failed for good.
     #[error("{}: {reason}", path.display())]
     Failed {
@@ -244,7 +253,7 @@ impl Error {
             Error::Closed => Class::Unknown,
             Error::Fenced { .. } => Class::Fenced,
             Error::Failed { .. } => Class::Io,
-            Error::NotPrimary { .. } => Class::Refused,
+            Error::NotPrimary { .. } | Error::Rebuilt { .. } => Class::Refused,
             Error::NoStream { .. } => Class::Absent,
             Error::Mark { .. } => Class::Usage,
         }
@@ -273,6 +282,9 @@ impl Error {
                 Some(format!("start what it waits for; to go on without: towline promote {stream} --accept-loss"))
             }
             Error::Fenced { .. } => Some("write to the node that was promoted; towline status says more".into()),
+            Error::Rebuilt { stream } => Some(format!(
+                "if no other node is its primary: towline promote {stream} --accept-loss; else write to that one"
+            )),
             Error::NotPrimary { .. } => Some("write to the primary; to make this node it: towline promote".into()),
             Error::Failed { .. } => {
                 Some("check the disk, then start the node again; what it acknowledged is kept".into())

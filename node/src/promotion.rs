@@ -23,6 +23,7 @@ pub(crate) struct Before {
     pub(crate) policy: Option<Policy>,
     pub(crate) node: String,
     pub(crate) in_doubt: bool,
+    pub(crate) rebuilt: bool,
     pub(crate) alone: bool,
     pub(crate) last_contact: Option<Time>,
     pub(crate) committed: Lsn,
@@ -35,6 +36,7 @@ impl Before {
             policy: None,
             node: node.to_owned(),
             in_doubt: false,
+            rebuilt: journal.is_rebuilt(),
             alone: false,
             last_contact: None,
             committed: journal.committed(),
@@ -44,12 +46,17 @@ impl Before {
     /// Why it can't be promoted without `--accept-loss`.
     pub(crate) fn doubts(&self, role: Role) -> Doubts {
         let mut doubts = Doubts::default();
-        if self.in_doubt {
+        if self.rebuilt {
+            doubts.add(
+                "its control file was rebuilt from its log: another node may have been promoted, and more may have been \
+                 acknowledged than is here",
+            );
+        } else if self.in_doubt {
             doubts.add(
                 "this machine was started anew and has not met its primary since: what was only received may be lost",
             );
         }
-        if role == Role::Fenced {
+        if role == Role::Fenced && !self.rebuilt {
             doubts.add("a higher term was opened elsewhere: what was written there since will not be here");
         }
         match &self.policy {
@@ -92,6 +99,12 @@ impl Before {
             None => "no contact since this node was started".into(),
         };
         let mut lines = vec![format!("kept: everything received, up to LSN {end}")];
+        if self.rebuilt {
+            let line =
+                format!("unknown: what was acknowledged after LSN {end}, here or by another primary ({contact})");
+            lines.push(line);
+            return lines;
+        }
         lines.push(match self.own_mode() {
             Some(Mode::Sync | Mode::SemiSync) if self.in_doubt => {
                 format!("acknowledged by the old primary: in doubt after LSN {} ({contact})", self.committed)

@@ -36,7 +36,10 @@ impl Receiving {
             status.notes.push("there was no space for what was sent last".into());
             status.next_step = Some("free some space; receiving then goes on by itself".into());
         }
-        if now.in_doubt {
+        let rebuilt = self.journal.is_rebuilt();
+        if now.in_doubt && rebuilt {
+            status.notes.push("in doubt until the primary has been met".into());
+        } else if now.in_doubt {
             status.notes.push(
                 "in doubt: this machine was started anew, and what was only received may be lost until the primary has \
                  been met"
@@ -51,9 +54,9 @@ impl Receiving {
             status.next_step = Some("check the disk, then start this node again".into());
         } else if !connected {
             status.waits_for.push("its primary to connect".into());
-            status
-                .next_step
-                .get_or_insert(format!("start its primary; if that is lost for good: towline promote {}", self.name));
+            let word = if rebuilt { " --accept-loss" } else { "" };
+            let step = format!("start its primary; if that is lost for good: towline promote {}{word}", self.name);
+            status.next_step.get_or_insert(step);
         }
         status
     }

@@ -15,7 +15,9 @@ use crate::options::{FirstRole, StreamOptions};
 use crate::promotion::{self, Before};
 use crate::receiving::Receiving;
 use crate::status::{RoleName, State, StreamStatus};
-use crate::stream::{self, Stream, StreamBuilder, fenced_step, fill_status, newest_policy, peers_of, take_over};
+use crate::stream::{
+    self, Stream, StreamBuilder, fenced_step, fill_status, newest_policy, peers_of, rebuilt_step, take_over,
+};
 
 /// A stream and what runs for it.
 #[derive(Debug)]
@@ -93,6 +95,7 @@ impl Place {
         match &*self.running() {
             Running::Primary(stream) => Ok(stream.clone()),
             Running::Receiver(_) => Err(Error::NotPrimary { stream: self.name.clone(), role: "receiver" }),
+            Running::Fenced(journal) if journal.is_rebuilt() => Err(Error::Rebuilt { stream: self.name.clone() }),
             Running::Fenced(journal) => Err(Error::Fenced { by: journal.term_seen().term }),
             Running::Closed => Err(Error::Closed),
         }
@@ -126,7 +129,10 @@ impl Place {
             Running::Receiver(receiving) => receiving.status(),
             Running::Fenced(journal) => {
                 let mut status = fill_status(&self.name, RoleName::Fenced, State::Fenced, journal);
-                status.next_step = Some(fenced_step(&self.name, status.term));
+                status.next_step = Some(match journal.is_rebuilt() {
+                    true => rebuilt_step(&self.name),
+                    false => fenced_step(&self.name, status.term),
+                });
                 status
             }
             Running::Closed => stream::closed_status(&self.name, "it is closing", None),

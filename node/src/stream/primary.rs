@@ -53,6 +53,7 @@ pub(super) fn start(builder: StreamBuilder) -> Result<super::Stream> {
     let journal = builder.journal.clone();
     match journal.role() {
         Role::Primary => {}
+        Role::Fenced if journal.is_rebuilt() => return Err(Error::Rebuilt { stream: builder.name }),
         Role::Fenced => return Err(Error::Fenced { by: journal.term_seen().term }),
         Role::Receiver => return Err(Error::NotPrimary { stream: builder.name, role: "receiver" }),
     }

@@ -248,10 +248,25 @@ pub(crate) fn fenced_step(name: &str, by: u32) -> String {
     )
 }
 
+/// What to do on a node that wrote the newest run and lost its control file.
+pub(crate) fn rebuilt_step(name: &str) -> String {
+    format!(
+        "if another node was promoted, use that one. If not: towline promote {name} --accept-loss makes this one the \
+         primary again"
+    )
+}
+
 /// What opening the journal found.
 fn recovery_notes(journal: &Journal) -> Vec<String> {
     let report = journal.report();
     let mut notes = Vec::new();
+    if journal.is_rebuilt() {
+        notes.push(
+            "its control file was rebuilt from its log: whether it knew of a higher term, and whether it had \
+             acknowledged more than is here, is not known"
+                .into(),
+        );
+    }
     if let Some(torn) = report.torn {
         notes.push(format!("entries {torn} were torn by a crash before they were durable: cut at the last start"));
     }
