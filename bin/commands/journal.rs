@@ -8,13 +8,13 @@ use journal::offline::Log;
 use journal::{Class, Entry, EpochEntry, Flags, Kind, Lsn};
 use serde::Serialize;
 
-use super::kind_name;
+use super::{kind_name, rebuild};
 use crate::exit::{DONE, Failure, Outcome};
 use crate::out::Out;
 use crate::place::{Place, stream_in, streams};
 use crate::point::utc;
 
-/// Look at a journal offline; nothing is changed and no node needs to run.
+/// Look at a journal offline; no node needs to run, and nothing but `rebuild` changes anything.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -50,6 +50,8 @@ enum What {
         #[arg(long)]
         payload: bool,
     },
+    /// Make the control file anew from the log, when it is lost
+    Rebuild(rebuild::Args),
 }
 
 /// Where a dump begins.
@@ -87,6 +89,7 @@ pub(crate) fn execute(args: Args, out: &mut Out) -> Outcome {
             };
             dump(journal, from, limit.unwrap_or(u64::MAX), payload, out)?;
         }
+        What::Rebuild(args) => return rebuild::execute(args, out),
     }
     Ok(DONE)
 }

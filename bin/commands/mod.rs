@@ -12,6 +12,7 @@ mod mark;
 mod pki;
 mod primary;
 mod promote;
+mod rebuild;
 mod receiver;
 mod restore;
 mod run;
@@ -63,7 +64,7 @@ pub(crate) enum Command {
     Restore(restore::Args),
     /// Read everything in a folder and say whether it is whole
     Verify(verify::Args),
-    /// Look at a journal: its segments, what it says of itself, its entries
+    /// Look at a journal: its segments, what it says of itself, its entries; make a lost control file anew
     Journal(journal::Args),
     /// Look at a depot: what lies in it, and whether it is whole
     Depot(depot::Args),

@@ -6,6 +6,7 @@ mod grammar;
 mod offline;
 mod peers;
 mod pki;
+mod rebuild;
 mod records;
 mod run;
 #[path = "../support/mod.rs"]

@@ -39,16 +39,16 @@ fn another_machine_without_tls_is_refused_before_anything_is_made() {
 }
 
 /// A primary `P` and a receiver `R` of the stream `log`.
-struct Pair {
+pub(crate) struct Pair {
     folder: TempDir,
-    address: String,
+    pub(crate) address: String,
     flags: Vec<String>,
-    primary: Option<Daemon>,
-    receiver: Option<Daemon>,
+    pub(crate) primary: Option<Daemon>,
+    pub(crate) receiver: Option<Daemon>,
 }
 
 impl Pair {
-    fn start(flags: &[&str]) -> Pair {
+    pub(crate) fn start(flags: &[&str]) -> Pair {
         let mut pair = Pair {
             folder: tempfile::tempdir().unwrap(),
             address: "127.0.0.1:0".to_owned(),
@@ -61,14 +61,14 @@ impl Pair {
         pair
     }
 
-    fn start_receiver(&mut self) {
+    pub(crate) fn start_receiver(&mut self) {
         let mut receiver = Daemon::start(["receiver", "--data", &self.data("R"), "--listen", &self.address]);
         self.address = receiver.hear("listens on ");
         receiver.hear("next");
         self.receiver = Some(receiver);
     }
 
-    fn start_primary(&mut self) {
+    pub(crate) fn start_primary(&mut self) {
         let data = self.data("P");
         let words = ["primary", "--data", &data, "--stream", "log", "--to", &self.address];
         let mut primary = Daemon::start(words.into_iter().chain(self.flags.iter().map(String::as_str)));
@@ -76,15 +76,15 @@ impl Pair {
         self.primary = Some(primary);
     }
 
-    fn data(&self, node: &str) -> String {
+    pub(crate) fn data(&self, node: &str) -> String {
         path(&self.folder, node)
     }
 
-    fn append(&self, input: &[u8], more: &[&str]) -> Ended {
+    pub(crate) fn append(&self, input: &[u8], more: &[&str]) -> Ended {
         run_with([&["append", "log", "--data", &self.data("P")], more].concat(), input)
     }
 
-    fn restored(&self, from: &str) -> Vec<u8> {
+    pub(crate) fn restored(&self, from: &str) -> Vec<u8> {
         let out = self.data("out");
         run(["restore", "log", "--from", &self.data(from), "--to", &out, "--force"]).expect(0);
         fs::read(out).unwrap()
