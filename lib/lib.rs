@@ -37,7 +37,9 @@
 //! ```
 //! `docs/examples/ledger.rs` is a whole program.
 
-pub use journal::{Ack, Class, Epoch, Geometry, Journal, Level, Lsn, NodeId, Options, StreamId, Term, Time, WaitError};
+pub use journal::{
+    Ack, Class, Epoch, Geometry, Journal, Level, Lsn, NodeId, Options, Role, StreamId, Term, Time, WaitError,
+};
 pub use node::{
     DepotAt, DepotOptions as Depot, Error, OwnedRecord, PeerOptions as Peer, Records, Result, Security, Stream,
     StreamBuilder, Ticket, open_or_create, records,
