@@ -1,5 +1,6 @@
 //! The journal through its public door.
 
+mod device;
 mod lifecycle;
 mod power;
 mod rebuild;
