@@ -1,6 +1,10 @@
 //! One journal alone: appending, durable appending, scanning, opening.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -8,6 +12,7 @@ use journal::{Geometry, Item, Journal, Lsn, NodeId, Options, Reason, Role, RunOp
 
 use crate::floor;
 use crate::group;
+use crate::large;
 use crate::table::{Row, Sample, Unit, latencies};
 
 /// Payload of every record here.
@@ -87,7 +92,8 @@ pub(crate) fn rows() -> Vec<Row> {
             floor: |dir| bytes(durable_floor(dir, LARGE_RECORD_BYTES, 64), LARGE_RECORD_BYTES),
             ours: |dir| bytes(durable(dir, LARGE_RECORD_BYTES, 64), LARGE_RECORD_BYTES),
         },
-        Row { name: "verified scan, warm", unit: Bytes, floor: scan_floor, ours: scan },
+        Row { name: "verified scan, warm", unit: Bytes, floor: scan_floor, ours: |dir| scan(dir, |_| ()) },
+        Row { name: "verified scan, cold", unit: Bytes, floor: cold_read, ours: |dir| scan(dir, large::evict) },
         Row { name: "open after kill, warm (verifies the tail)", unit: Bytes, floor: scan_floor, ours: open },
     ]
 }
@@ -111,7 +117,7 @@ pub(crate) fn fresh_journal(dir: &Path) -> Journal {
 }
 
 /// With its first record, whose entry opens the epoch and a segment: not what is measured.
-fn warm(dir: &Path) -> Journal {
+pub(crate) fn warm(dir: &Path) -> Journal {
     let journal = fresh_journal(dir);
     journal.open_run(RunOpening { promote: None, reason: Reason::Created, policy: Vec::new() }).expect("open a run");
     journal.append(Item::record(&[b"first"])).expect("append").durable().expect("durable");
@@ -205,8 +211,34 @@ fn scan_floor(dir: &Path) -> Sample {
     floor::scan(dir, SCANNED_RECORDS * journal::entry_bytes(RECORD_BYTES))
 }
 
-fn scan(dir: &Path) -> Sample {
+/// The machine's cold sequential read: nothing is looked at.
+fn cold_read(dir: &Path) -> Sample {
     filled(dir).close().expect("close");
+    large::evict(dir);
+    let mut buffer = vec![0; 1 << 20];
+    let mut bytes = 0;
+    let begun = Instant::now();
+    for (_, path) in segments(&dir.join("journal")) {
+        let mut file = File::open(path).expect("open");
+        loop {
+            match file.read(&mut buffer).expect("read") {
+                0 => break,
+                read => bytes += read as u64,
+            }
+        }
+    }
+    Sample::whole(bytes, begun.elapsed())
+}
+
+fn segments(dir: &Path) -> BTreeMap<OsString, PathBuf> {
+    let files = std::fs::read_dir(dir).expect("list").map(|entry| entry.expect("list"));
+    let files = files.map(|entry| (entry.file_name(), entry.path()));
+    files.filter(|(_, path)| path.extension().is_some_and(|end| end == "seg")).collect()
+}
+
+fn scan(dir: &Path, before: impl Fn(&Path)) -> Sample {
+    filled(dir).close().expect("close");
+    before(dir);
     let log = offline::Log::open(&dir.join("journal")).expect("open");
     let begun = Instant::now();
     let mut entries = log.entries(None).expect("entries");

@@ -11,6 +11,8 @@ pub(crate) struct Options {
     pub(crate) rounds: usize,
     /// Words that a row's name must contain one of; empty: all rows.
     pub(crate) only: Vec<String>,
+    /// The journal of 10 GiB instead of the rows.
+    pub(crate) large: bool,
 }
 
 /// A question: ours beside its floor.
@@ -113,9 +115,8 @@ impl Side {
         self.latencies.get_or_insert_with(latencies).add(&sample.latencies).expect("the same bounds");
     }
 
-    fn median(&mut self) -> f64 {
-        self.rates.sort_by(f64::total_cmp);
-        self.rates[self.rates.len() / 2]
+    fn median(&self) -> f64 {
+        median(self.rates.iter().copied())
     }
 
     fn quantiles(&self) -> String {
@@ -127,6 +128,13 @@ impl Side {
             _ => "–".to_owned(),
         }
     }
+}
+
+/// The middle one.
+pub(crate) fn median<T: PartialOrd>(samples: impl Iterator<Item = T>) -> T {
+    let mut samples: Vec<T> = samples.collect();
+    samples.sort_by(|one, other| one.partial_cmp(other).expect("numbers"));
+    samples.swap_remove(samples.len() / 2)
 }
 
 fn rate_text(rate: f64, unit: Unit) -> String {
