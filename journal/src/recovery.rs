@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::control::{self, Control};
 use crate::cursor::{Cursor, Fault, FaultKind, Next, Tip};
-use crate::entry::{EpochEntry, Kind, RawHeader, crc32c};
+use crate::entry::{EpochEntry, Header, Kind, RawHeader, crc32c};
 use crate::epoch::{History, Opening};
 use crate::error::{Error, Result};
 use crate::geometry::{ENTRY_ALIGN, Geometry, HEADER_BYTES};
@@ -36,6 +36,9 @@ pub(crate) struct Recovered {
 
 /// The tail is written again in pieces of this size.
 const REWRITE_BYTES: u64 = 1 << 20;
+
+/// Compared at once where nothing was ever written.
+static ZEROS: [u8; 4096] = [0; 4096];
 
 /// True when the folder has a control file or a segment.
 pub(crate) fn holds_journal(dir: &Path) -> Result<bool> {
@@ -64,9 +67,10 @@ pub(crate) fn recover(dir: &Path, options: &Options) -> Result<Recovered> {
     let segments = open_segments(storage, dir, &control)?;
     let walk = Walk { segments: &segments, geometry, durable: control.evidence.durable };
     let Found { tip, torn, openings } = walk.run(start, &control)?;
-    if let Some(fault) = torn {
-        refuse_rot_above(&segments, &fault, &control)?;
-    }
+    let torn = match torn {
+        Some(fault) if is_torn(&segments, &fault, &control)? => Some(torn_range(&fault, geometry)),
+        _ => None,
+    };
     let durable = control.evidence.durable;
     let leftovers = segments.iter().position(|segment| segment.first() >= tip.lsn).unwrap_or(segments.len());
     let mut segments = segments;
@@ -94,7 +98,6 @@ pub(crate) fn recover(dir: &Path, options: &Options) -> Result<Recovered> {
         facts.poisoned = false;
         facts.history = history;
     })?;
-    let torn = torn.filter(|fault| fault.kind != FaultKind::Zero).map(|fault| torn_range(&fault, geometry));
     debug_assert_eq!(control.facts.stream, stream);
     Ok(Recovered { control, segments, tip, report: OpenReport { torn, rewritten, was_poisoned } })
 }
@@ -239,12 +242,19 @@ pub(crate) fn rot(segment: &Segment, fault: &Fault, durable: Lsn) -> Error {
 /// Where the next believable entry begins behind a damaged one at `at`: a header that names its own place, with a
 /// payload that matches it.
 pub(crate) fn next_entry(bytes: &[u8], at: Lsn) -> Option<Lsn> {
-    believable(bytes, at).map(|header| header.lsn)
+    let behind = bytes.get(ENTRY_ALIGN..)?;
+    believable(behind, at.advance(ENTRY_ALIGN as u64)).map(|header| header.lsn)
 }
 
-fn believable(bytes: &[u8], at: Lsn) -> Option<crate::entry::Header> {
-    let mut offset = ENTRY_ALIGN;
+/// The first believable entry of some bytes, which begin at `at`.
+fn believable(bytes: &[u8], at: Lsn) -> Option<Header> {
+    let mut offset = 0;
     while offset + HEADER_BYTES <= bytes.len() {
+        // what was never written is passed over quickly
+        if bytes.get(offset..offset + ZEROS.len()) == Some(&ZEROS) {
+            offset += ZEROS.len();
+            continue;
+        }
         let here = at.advance(offset as u64);
         let raw = RawHeader::read_from_prefix(&bytes[offset..]).ok().map(|(raw, _)| raw);
         if let Some(raw) = raw
@@ -262,20 +272,33 @@ fn believable(bytes: &[u8], at: Lsn) -> Option<crate::entry::Header> {
     None
 }
 
-/// A bad entry behind the evidence of the control file may still have been durable: entries of this node's own runs
-/// behind it say what was durable when they were written.
-fn refuse_rot_above(segments: &[Arc<Segment>], fault: &Fault, control: &Control) -> Result<()> {
-    let Some(segment) = segments.iter().find(|segment| segment.first() <= fault.at && fault.at < segment.end()) else {
-        return Ok(());
+/// What stands at a fault above the evidence of the control file, and behind it.
+///
+/// It may still have been durable: entries of this node's own runs behind it say what was durable when they were written,
+/// and then it is rot. `true`: an entry of this log was begun there, a torn tail. `false`: there are only zeros, or what a
+/// recycled file held before, and nothing is lost.
+fn is_torn(segments: &[Arc<Segment>], fault: &Fault, control: &Control) -> Result<bool> {
+    let Some(index) = segments.iter().position(|segment| segment.first() <= fault.at && fault.at < segment.end())
+    else {
+        return Ok(false);
     };
-    let mut at = fault.at;
-    while let Some(header) = believable(segment.bytes(LsnRange::new(at, segment.end())), at) {
-        if header.durable > fault.at && written_here(&control.facts.history, header.run_id, control.facts.node) {
-            return Err(rot(segment, fault, header.durable));
+    let holder = &segments[index];
+    let bytes = holder.bytes(LsnRange::new(fault.at, holder.end()));
+    let begun = RawHeader::read_from_prefix(bytes).is_ok_and(|(raw, _)| raw.lsn.get() == fault.at.get());
+    let mut torn = begun && fault.kind != FaultKind::Zero;
+    for segment in &segments[index..] {
+        let mut at = segment.first().max(fault.at.advance(ENTRY_ALIGN as u64));
+        while at < segment.end()
+            && let Some(header) = believable(segment.bytes(LsnRange::new(at, segment.end())), at)
+        {
+            torn = true;
+            if header.durable > fault.at && written_here(&control.facts.history, header.run_id, control.facts.node) {
+                return Err(rot(holder, fault, header.durable));
+            }
+            at = header.range().to;
         }
-        at = header.lsn;
     }
-    Ok(())
+    Ok(torn)
 }
 
 fn written_here(history: &History, run_id: u64, node: NodeId) -> bool {

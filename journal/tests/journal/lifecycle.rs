@@ -176,6 +176,28 @@ fn a_bad_entry_above_the_evidence_is_a_torn_tail_and_is_cut() {
     assert_eq!(records(&journal), [b"kept".to_vec(), b"new".to_vec()]);
 }
 
+/// Between the sync that carries a log into its next segment and the sync of the evidence, entries in that next segment are
+/// all that says how far the one before was durable.
+#[test]
+fn an_entry_of_the_next_segment_tells_rot_from_a_torn_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path());
+    start_run(&journal);
+    let kept = journal.append(Item::record(&[b"kept"])).unwrap().durable().unwrap().lsn;
+    let control = std::fs::read(dir.path().join("control")).unwrap();
+    for number in 0..20 {
+        journal.append(Item::record(&[&[number; 5000]])).unwrap().durable().unwrap();
+    }
+    drop(journal);
+    std::fs::write(dir.path().join("control"), control).unwrap();
+    flip(&segment_file(dir.path(), 0), SEGMENT_HEADER_BYTES as u64 + kept.get() + 200);
+    let zeros = vec![0; (64 << 10) - kept.get() as usize - 6000];
+    let file = OpenOptions::new().write(true).open(segment_file(dir.path(), 0)).unwrap();
+    file.write_all_at(&zeros, SEGMENT_HEADER_BYTES as u64 + kept.get() + 6000).unwrap();
+    let error = Journal::open(dir.path(), small()).unwrap_err();
+    assert!(matches!(&error, Error::Rot { range, .. } if range.from == kept), "{error}");
+}
+
 #[test]
 fn a_bad_entry_below_the_evidence_is_rot_with_its_exact_range_and_the_file_stays() {
     let dir = tempfile::tempdir().unwrap();
@@ -373,6 +395,7 @@ fn pruning_moves_the_start_and_recycles_what_nobody_reads() {
     journal.close().unwrap();
     let journal = Journal::open(dir.path(), small()).unwrap();
     assert_eq!(journal.start(), start);
+    assert_eq!(journal.report().torn, None, "what a recycled file held before is no torn tail");
     assert_eq!(records(&journal), kept);
     assert_eq!(offline_records(dir.path()), kept);
 }
