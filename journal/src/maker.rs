@@ -22,9 +22,9 @@ use crate::sync::{MutexGuard, now};
 
 /// One write. The page cache keeps what was written at once as one folio, and every later write into it goes through all of
 /// that: after writes of 4 MiB, appending 1 KiB at a time came to a third of the speed.
-const WRITE_BYTES: usize = 256 << 10;
+const WRITE_BYTES: usize = 64 << 10;
 /// Written and synced at once while there is time.
-const PIECE_BYTES: u64 = WRITE_BYTES as u64;
+const PIECE_BYTES: u64 = 256 << 10;
 /// The same while somebody waits, or soon will.
 const HASTY_PIECE_BYTES: u64 = 4 << 20;
 /// Log that brings this much for each sync gains nothing from files that were written in full before: what such a file
