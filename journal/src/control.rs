@@ -1,6 +1,6 @@
 //! The control file: what a journal knows beside its log. It never says more than the log or a returned sync proves.
 //!
-//! Facts are written alternately to two slots and synced at every change; evidence of durability is written after every
+//! Facts are written alternately to two slots and synced at every change, then copied to the other slot; evidence of durability is written after every
 //! sync of the log, and not synced each time. [`slots`] has the bytes.
 //!
 //! Evidence survives `kill -9` at once and a power cut at the latest a second later: between two syncs of the control
@@ -225,6 +225,11 @@ impl Control {
         self.file.write_at(&slot, at).map_err(Error::io("write", &self.path))?;
         self.sync()?;
         self.facts_sequence += 1;
+        // the other slot still has the facts of before: when this one rots, a fenced node must not read there that it is
+        // the primary. Not synced: this one is safe, and the next change goes to the other one anyway
+        if let Err(error) = self.file.write_at(&slot, FACTS_SLOT_BYTES - at) {
+            tracing::warn!(path = %self.path.display(), %error, "write the second copy of the facts");
+        }
         Ok(())
     }
 

@@ -176,6 +176,26 @@ fn a_bad_entry_above_the_evidence_is_a_torn_tail_and_is_cut() {
     assert_eq!(records(&journal), [b"kept".to_vec(), b"new".to_vec()]);
 }
 
+/// The other slot used to hold the facts of before: a fenced node whose newest slot rotted came back as the primary.
+#[test]
+fn either_copy_of_the_facts_is_enough_and_neither_is_an_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path());
+    start_run(&journal);
+    journal.append(Item::record(&[b"x"])).unwrap().durable().unwrap();
+    let by = TermSeen { term: Term(9), id: 99 };
+    journal.fence(by).unwrap();
+    drop(journal);
+    let path = dir.path().join("control");
+    let whole = std::fs::read(&path).unwrap();
+    for slot in [0, 256 << 10] {
+        std::fs::write(&path, &whole).unwrap();
+        flip(&path, slot + 30);
+        let journal = Journal::open(dir.path(), small()).unwrap();
+        assert_eq!((journal.role(), journal.term_seen()), (Role::Fenced, by), "without the copy at byte {slot}");
+    }
+}
+
 /// Between the sync that carries a log into its next segment and the sync of the evidence, entries in that next segment are
 /// all that says how far the one before was durable.
 #[test]
