@@ -13,6 +13,7 @@ mod decide;
 mod error;
 mod link;
 mod log;
+mod next;
 mod remote;
 mod run;
 #[cfg(test)]
@@ -26,8 +27,9 @@ pub use self::core::{BatchCore, BatchOptions};
 pub use self::decide::{Begin, LogView, Trouble, next_range};
 pub use self::error::ShipError;
 pub use self::link::{DepotLink, FolderLink, Stop};
+pub use self::next::AwaitedCut;
 pub use self::remote::{NodeLink, NodeLinkOptions};
-pub use self::run::{Batches, WaitShipped};
+pub use self::run::{AwaitsCut, Batches, WaitShipped};
 
 /// The log that batches are cut from. All calls may block; entries below [`BatchLog::safe`] never change.
 pub trait BatchLog: Send + 'static {
@@ -65,6 +67,10 @@ pub struct ShipStatus {
     pub stored_at: Option<Time>,
     /// When the schedule is next due; `None` when it goes by size alone.
     pub next_due: Option<Time>,
+    /// How much more must be committed until the schedule cuts by size; `None` when it goes by time alone.
+    pub missing_bytes: Option<u64>,
+    /// The last cut that somebody waited for; see [`BatchCore::await_cut`].
+    pub cut: Option<AwaitedCut>,
     /// A batch is being cut or sent, up to here.
     pub shipping_to: Option<Lsn>,
     /// Why the last attempt failed, until one succeeds.

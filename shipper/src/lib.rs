@@ -23,8 +23,8 @@ mod policy;
 mod schedule;
 
 pub use batches::{
-    BatchCore, BatchLog, BatchOptions, Batches, Begin, DepotLink, FolderLink, LogView, NodeLink, NodeLinkOptions,
-    ShipError, ShipStatus, Stop, Trouble, WaitShipped, next_range,
+    AwaitedCut, AwaitsCut, BatchCore, BatchLog, BatchOptions, Batches, Begin, DepotLink, FolderLink, LogView, NodeLink,
+    NodeLinkOptions, ShipError, ShipStatus, Stop, Trouble, WaitShipped, next_range,
 };
 pub use commit::{Marks, Need, Standing, commit};
 pub use error::Error;

@@ -97,6 +97,11 @@ impl Schedule {
         }
     }
 
+    /// The size that cuts a batch, if one does.
+    pub fn bytes(&self) -> Option<u64> {
+        self.bytes
+    }
+
     /// The first instant after `at` that the cron line names, or one interval later.
     fn after(&self, at: Time) -> Option<Time> {
         match &self.when {
@@ -144,7 +149,7 @@ impl Due {
         &self.schedule
     }
 
-    /// Whether a batch is to be cut now, with this many bytes to ship. An instant at which there is nothing passes; one
+    /// Whether a batch is due now, with this many bytes to ship. An instant comes also when there is nothing to ship; one
     /// that was slept through is made up for once, not once per instant missed.
     pub fn poll(&mut self, now: Time, pending_bytes: u64) -> Option<Why> {
         if now < self.seen {
@@ -164,7 +169,7 @@ impl Due {
             }
             why = Some(Why::Size);
         }
-        why.filter(|_| pending_bytes > 0)
+        why
     }
 
     /// The first instant of the grid behind `now`: cuts stay on it, however late they were noticed.
@@ -265,7 +270,7 @@ mod tests {
         }
     }
 
-    /// Steps of a fake clock: instant, bytes to ship, what is cut.
+    /// Steps of a fake clock: instant, bytes to ship, what is due.
     fn run(schedule: &str, start: Time, last: Option<Time>, steps: &[(Time, u64, Option<Why>)]) {
         let mut due = Due::new(schedule.parse().expect("good"), start, last);
         for (step, (now, pending, wanted)) in steps.iter().enumerate() {
@@ -291,7 +296,7 @@ mod tests {
                 (secs(23), 5, TIME), // noticed late
                 (secs(29), 5, None),
                 (secs(30), 5, TIME), // but the next is on the grid again
-                (secs(40), 0, None), // nothing to ship
+                (secs(40), 0, TIME), // nothing to ship: for the caller to see
                 (secs(45), 9, None), // what came since waits for the next instant
                 (secs(50), 9, TIME),
                 (secs(99), 9, TIME), // four instants slept through: one cut
@@ -328,7 +333,7 @@ mod tests {
                 (at("2026-11-17T01:00:00Z"), 1, TIME),
                 (at("2026-11-17T01:00:00Z"), 1, None),
                 (at("2026-11-18T00:59:59Z"), 1, None),
-                (at("2026-11-18T01:00:01Z"), 0, None),
+                (at("2026-11-18T01:00:01Z"), 0, TIME),
                 (at("2026-11-19T01:00:01Z"), 1, TIME),
                 (at("2027-06-01T12:00:00Z"), 1, TIME),
                 (at("2027-06-01T23:59:59Z"), 1, None),

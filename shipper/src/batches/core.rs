@@ -8,6 +8,7 @@ use journal::{Lsn, LsnRange, Time};
 use wire::{DepotState, Place};
 
 use super::decide::Begin;
+use super::next::NextCut;
 use super::{BatchLog, DepotLink, LogView, ShipError, ShipStatus, Stop, Trouble, next_range};
 use crate::schedule::{Due, Schedule};
 
@@ -54,6 +55,8 @@ pub struct BatchCore<L, D> {
     due: Option<Due>,
     /// Ship up to here, as soon as possible.
     goal: Option<Lsn>,
+    /// Who waits for the schedule.
+    next: NextCut,
     outbox: Outbox,
     spooled: Option<Finished>,
     failures: u32,
@@ -64,8 +67,8 @@ impl<L: BatchLog, D: DepotLink> BatchCore<L, D> {
     /// A destination that hasn't been asked yet where it ends.
     pub fn new(options: BatchOptions, log: L, depot: D) -> BatchCore<L, D> {
         let outbox = Outbox::new(&options.spool);
-        let status = ShipStatus::default();
-        BatchCore { options, log, depot, due: None, goal: None, outbox, spooled: None, failures: 0, status }
+        let (next, status) = (NextCut::default(), ShipStatus::default());
+        BatchCore { options, log, depot, due: None, goal: None, next, outbox, spooled: None, failures: 0, status }
     }
 
     /// How it does.
@@ -84,12 +87,18 @@ impl<L: BatchLog, D: DepotLink> BatchCore<L, D> {
         self.status.retry_at = None;
     }
 
+    /// Whoever has a ticket up to this one waits for the next cut that the schedule makes by itself, in a later turn:
+    /// [`ShipStatus::cut`] says what became of it. Nothing is cut earlier for it.
+    pub fn await_cut(&mut self, ticket: u64) {
+        self.next.ask(ticket);
+    }
+
     /// Does what is due and returns how long to wait for the next turn, at most. `publish` is told the status whenever
     /// it changes. Blocking.
     pub fn turn(&mut self, now: Time, stop: &Stop, publish: &mut dyn FnMut(&ShipStatus)) -> Duration {
         self.ask_schedule(now);
         // the end is asked for once in any case, so that schedule, status and pruning know it
-        let wanted = self.status.shipped.is_none() || (self.goal.is_some() && self.pending_bytes() > 0);
+        let wanted = self.status.shipped.is_none() || (self.goal.is_some() && self.pending_bytes(self.safe()) > 0);
         if !wanted {
             self.status.retry_at = None;
         }
@@ -100,6 +109,10 @@ impl<L: BatchLog, D: DepotLink> BatchCore<L, D> {
             self.depot.close();
             self.settle(done, now);
         }
+        if let Some(shipped) = self.status.shipped {
+            self.next.stored(shipped);
+        }
+        self.note_schedule();
         publish(&self.status);
         let instants = [self.status.next_due, self.status.retry_at];
         let next = instants.into_iter().flatten().min();
@@ -108,16 +121,30 @@ impl<L: BatchLog, D: DepotLink> BatchCore<L, D> {
 
     /// Sets the goal when a batch is due. The schedule begins when the depot has said where it ends.
     fn ask_schedule(&mut self, now: Time) {
-        let pending = self.pending_bytes();
+        let safe = self.log.safe();
+        let pending = self.pending_bytes(safe);
         let Some(due) = &mut self.due else { return };
         if due.poll(now, pending).is_some() {
-            self.goal = self.goal.max(Some(self.log.safe()));
+            if pending > 0 {
+                self.goal = self.goal.max(Some(safe));
+            }
+            self.next.made(safe, pending == 0);
         }
-        self.status.next_due = due.next();
+        self.note_schedule();
     }
 
-    fn pending_bytes(&self) -> u64 {
-        self.log.safe().bytes_since(self.status.shipped.unwrap_or_else(|| self.log.start()))
+    /// Says in the status what the schedule waits for, and what it did for those who wait for it.
+    fn note_schedule(&mut self) {
+        let pending = self.pending_bytes(self.log.safe());
+        if let Some(due) = &self.due {
+            self.status.next_due = due.next();
+            self.status.missing_bytes = due.schedule().bytes().map(|bytes| bytes.saturating_sub(pending));
+        }
+        self.status.cut = self.next.cut();
+    }
+
+    fn pending_bytes(&self, safe: Lsn) -> u64 {
+        safe.bytes_since(self.status.shipped.unwrap_or_else(|| self.log.start()))
     }
 
     fn settle(&mut self, done: Result<(), ShipError>, now: Time) {
@@ -168,6 +195,7 @@ impl<L: BatchLog, D: DepotLink> BatchCore<L, D> {
             let Some(batch) = self.cut(&begin)? else {
                 // the bound lies inside an entry: that one is for next time
                 self.goal = self.goal.filter(|goal| *goal > begin.upto);
+                self.next.ends(begin.from, begin.upto);
                 return Ok(());
             };
             let end = self.depot.store(&batch, stop);

@@ -1,5 +1,6 @@
 //! The thread around the core.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -8,13 +9,20 @@ use std::time::Instant;
 use journal::{Lsn, Time};
 
 use super::core::{BatchCore, BatchOptions};
-use super::{BatchLog, DepotLink, ShipStatus, Stop};
+use super::{AwaitedCut, BatchLog, DepotLink, ShipStatus, Stop};
 
 /// A running destination for batches: a thread of its own. Dropped, it is told to stop; [`Batches::stop`] waits for it.
 #[derive(Debug)]
 pub struct Batches {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The next cut that a schedule makes by itself, for one who waits for it. Dropped, it is forgotten.
+#[derive(Debug)]
+pub struct AwaitsCut {
+    shared: Arc<Shared>,
+    ticket: u64,
 }
 
 #[derive(Debug)]
@@ -28,6 +36,10 @@ struct Shared {
 struct State {
     status: ShipStatus,
     request: Option<Lsn>,
+    /// The last ticket that was given out.
+    ticket: u64,
+    /// Everybody who waits for a cut, by ticket, and the cut, once it is made.
+    awaited: BTreeMap<u64, Option<AwaitedCut>>,
     ended: bool,
 }
 
@@ -75,7 +87,7 @@ impl Batches {
             }
             ours.changed.notify_all();
         })?;
-        Ok(Batches { shared, thread: Some(thread) })
+        Ok(Batches { shared, thread: Mutex::new(Some(thread)) })
     }
 
     /// How it does.
@@ -106,24 +118,32 @@ impl Batches {
             if state.ended {
                 return Err(WaitShipped::Stopped);
             }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                let shipped = state.status.shipped.unwrap_or(Lsn::ZERO);
-                let last_error = state.status.last_error.clone();
-                return Err(WaitShipped::Timeout { shipped, wanted: lsn, last_error });
-            }
-            let changed = &self.shared.changed;
-            state = match left {
-                Some(left) => changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
-                None => changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            state = match self.shared.wait_until(state, deadline) {
+                Ok(state) => state,
+                Err(state) => {
+                    let shipped = state.status.shipped.unwrap_or(Lsn::ZERO);
+                    let last_error = state.status.last_error.clone();
+                    return Err(WaitShipped::Timeout { shipped, wanted: lsn, last_error });
+                }
             };
         }
     }
 
-    /// Tells the thread to stop and waits for it: at most for the part that it is sending.
-    pub fn stop(mut self) {
+    /// Begins to wait for the next cut that the schedule makes: one that holds everything committed and durable until
+    /// now. Nothing is cut earlier for it.
+    pub fn next_cut(&self) -> AwaitsCut {
+        let mut state = self.shared.lock();
+        state.ticket += 1;
+        let ticket = state.ticket;
+        state.awaited.insert(ticket, None);
+        AwaitsCut { shared: self.shared.clone(), ticket }
+    }
+
+    /// Tells the thread to stop and waits for it: at most for the part that it is sending. Whoever waits is told so.
+    pub fn stop(&self) {
         self.tell();
-        if let Some(thread) = self.thread.take() {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
             // a panic was noted in the status by the thread itself
             let _ = thread.join();
         }
@@ -142,12 +162,46 @@ impl Drop for Batches {
     }
 }
 
+impl AwaitsCut {
+    /// Waits until everything in the cut lies in the depot, and says what became of the cut until then: `None` when it
+    /// isn't made yet. Blocking.
+    ///
+    /// Errors: `Stopped` when there will be none.
+    pub fn wait(&self, deadline: Option<Instant>) -> Result<Option<AwaitedCut>, WaitShipped> {
+        let mut state = self.shared.lock();
+        loop {
+            let cut = state.awaited.get(&self.ticket).copied().flatten();
+            if cut.is_some_and(|cut| cut.stored.is_some()) {
+                return Ok(cut);
+            }
+            if state.ended {
+                return Err(WaitShipped::Stopped);
+            }
+            state = match self.shared.wait_until(state, deadline) {
+                Ok(state) => state,
+                Err(_) => return Ok(cut),
+            };
+        }
+    }
+}
+
+impl Drop for AwaitsCut {
+    fn drop(&mut self) {
+        self.shared.lock().awaited.remove(&self.ticket);
+    }
+}
+
 impl Shared {
     fn run<L: BatchLog, D: DepotLink>(&self, mut core: BatchCore<L, D>, clock: impl Fn() -> Time) {
         while !self.stop.is_set() {
-            if let Some(goal) = self.lock().request.take() {
+            let mut state = self.lock();
+            let (request, ticket) = (state.request.take(), state.ticket);
+            drop(state);
+            if let Some(goal) = request {
                 core.request(goal);
             }
+            // before the turn looks at the log: its cut holds what was committed when they asked
+            core.await_cut(ticket);
             let wait = core.turn(clock(), &self.stop, &mut |status| self.publish(status));
             let mut state = self.lock();
             if state.request.is_none() && !self.stop.is_set() {
@@ -159,9 +213,33 @@ impl Shared {
 
     fn publish(&self, status: &ShipStatus) {
         let mut state = self.lock();
-        if state.status != *status {
-            state.status = status.clone();
-            self.changed.notify_all();
+        if state.status == *status {
+            return;
+        }
+        state.status = status.clone();
+        if let Some(cut) = status.cut {
+            let waiting = state.awaited.range_mut(..=cut.ticket).map(|(_, awaited)| awaited);
+            // one that is in the depot is no longer waited for, whatever is cut next
+            waiting
+                .filter(|awaited| awaited.is_none_or(|before| before.stored.is_none()))
+                .for_each(|awaited| *awaited = Some(cut));
+        }
+        self.changed.notify_all();
+    }
+
+    /// Waits until something has changed; an error when the time is over.
+    fn wait_until<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        deadline: Option<Instant>,
+    ) -> Result<MutexGuard<'a, State>, MutexGuard<'a, State>> {
+        let Some(deadline) = deadline else {
+            return Ok(self.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        match left.is_zero() {
+            true => Err(state),
+            false => Ok(self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0),
         }
     }
 

@@ -1,3 +1,5 @@
+mod next_cut;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
