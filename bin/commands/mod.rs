@@ -54,7 +54,7 @@ pub(crate) enum Command {
     Wait(wait::Args),
     /// Write a named restore point into a stream
     Mark(mark::Args),
-    /// Ship to the depots now
+    /// Ship to the depots, now or when the schedule does
     Ship(ship::Args),
     /// Make this node the primary of a stream
     Promote(promote::Args),
@@ -90,7 +90,7 @@ pub(crate) fn execute(command: Command, at: &Whereabouts, quiet: bool, out: &mut
         Command::Status(args) => status::execute(args, at, out),
         Command::Wait(args) => wait::execute(args, at, out),
         Command::Mark(args) => mark::execute(args, at, out),
-        Command::Ship(args) => ship::execute(args, at, out),
+        Command::Ship(args) => ship::execute(args, at, quiet, out),
         Command::Promote(args) => promote::execute(args, at, out),
         Command::Stop(args) => stop::execute(args, at, out),
         Command::Restore(args) => restore::execute(args, out),

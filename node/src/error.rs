@@ -187,6 +187,14 @@ pub enum Error {
         /// What this node is.
         role: &'static str,
     },
+    /// Something about depots that only a primary can do.
+    #[error("{stream} is not shipped from here: its primary feeds the depots, and this node is its {role}")]
+    NotShipping {
+        /// The stream.
+        stream: String,
+        /// What this node is.
+        role: &'static str,
+    },
     /// A segment size that can't be.
     #[error("{bytes} bytes can't be the size of a segment: a power of two from 64 KiB to 1 GiB")]
     Segment {
@@ -253,7 +261,7 @@ impl Error {
             Error::Closed => Class::Unknown,
             Error::Fenced { .. } => Class::Fenced,
             Error::Failed { .. } => Class::Io,
-            Error::NotPrimary { .. } | Error::Rebuilt { .. } => Class::Refused,
+            Error::NotPrimary { .. } | Error::NotShipping { .. } | Error::Rebuilt { .. } => Class::Refused,
             Error::NoStream { .. } => Class::Absent,
             Error::Mark { .. } => Class::Usage,
         }
@@ -286,6 +294,7 @@ impl Error {
                 "if no other node is its primary: towline promote {stream} --accept-loss; else write to that one"
             )),
             Error::NotPrimary { .. } => Some("write to the primary; to make this node it: towline promote".into()),
+            Error::NotShipping { .. } => Some("ask the primary: towline status on this node names it".into()),
             Error::Failed { .. } => {
                 Some("check the disk, then start the node again; what it acknowledged is kept".into())
             }

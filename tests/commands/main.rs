@@ -9,5 +9,6 @@ mod pki;
 mod rebuild;
 mod records;
 mod run;
+mod ship;
 #[path = "../support/mod.rs"]
 mod support;

@@ -12,9 +12,10 @@ use serde::de::DeserializeOwned;
 use super::address;
 use super::frame::{FRAME_HEAD_BYTES, FrameHead, FrameKind, RECORD_HEAD_BYTES};
 use super::protocol::{
-    Answer, Append, Command, Done, Failure, Mark, Marked, Promote, Promoted, Reached, Request, SCHEMA, Ship, Shipped,
-    Status, StatusOf, Stopping, TailFrom, Tailing, Wait,
+    Answer, Append, Command, Done, Failure, Mark, Marked, Promote, Promoted, Reached, Request, SCHEMA, Status,
+    StatusOf, Stopping, TailFrom, Tailing, Wait,
 };
+use super::shipping::{Ship, ShipWaits, Shipped, Shipping};
 use super::{LINE_BYTES_MAX, socket_path};
 use crate::error::{Error, Result};
 
@@ -64,9 +65,17 @@ impl Client {
         self.ask(Command::Mark(mark))
     }
 
-    /// Ships to the depots; answers when it lies there.
-    pub fn ship(&mut self, ship: Ship) -> Result<Vec<Shipped>> {
-        self.ask(Command::Ship(ship))
+    /// Ships to the depots; answers when it lies there. `waits` is told what is waited for, whenever that changes.
+    pub fn ship(&mut self, ship: Ship, mut waits: impl FnMut(&ShipWaits)) -> Result<Vec<Shipped>> {
+        self.send(Command::Ship(ship))?;
+        loop {
+            match self.read_line()? {
+                Some(Shipping::Waits(what)) => waits(&what),
+                Some(Shipping::Ok(shipped)) => return Ok(shipped),
+                Some(Shipping::Error(failure)) => return Err(Error::Answer(failure)),
+                None => return Err(self.broken("read the answer", io::ErrorKind::UnexpectedEof.into())),
+            }
+        }
     }
 
     /// Makes the node the primary of a stream.
@@ -94,10 +103,14 @@ impl Client {
         Ok(Tail { client: self, from: Lsn::new(tailing.from), body: Vec::new(), ended: false })
     }
 
-    fn ask<T: DeserializeOwned>(&mut self, command: Command) -> Result<T> {
+    fn send(&self, command: Command) -> Result<()> {
         let line = to_line(&Request { schema: SCHEMA, command });
         let mut socket = self.reader.get_ref();
-        socket.write_all(&line).map_err(|source| self.broken("send the request", source))?;
+        socket.write_all(&line).map_err(|source| self.broken("send the request", source))
+    }
+
+    fn ask<T: DeserializeOwned>(&mut self, command: Command) -> Result<T> {
+        self.send(command)?;
         match self.read_line()? {
             Some(Answer::Ok(answer)) => Ok(answer),
             Some(Answer::Error(failure)) => Err(Error::Answer(failure)),

@@ -8,7 +8,8 @@
 //!                                            <-- {"acked":{…}}\n {"acked":{…}}\n …    one line a group, cumulative
 //!                                            <-- {"done":{…}}\n                       or {"error":{…}}\n
 //! ```
-//! Every other command is one request line and one answer line, except `tail`: behind its answer come frames.
+//! Every other command is one request line and one answer line, except `tail`: behind its answer come frames, and `ship`:
+//! before its answer come lines that say what it waits for.
 //! Both sides bound what they read before they keep it.
 
 mod address;
@@ -18,6 +19,7 @@ mod frame;
 mod protocol;
 mod server;
 mod service;
+mod shipping;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -26,10 +28,11 @@ pub use client::{Acks, Client, Sender, Tail, TailRecord};
 pub use frame::{FRAME_BODY_BYTES_MAX, FRAME_HEAD_BYTES, FrameHead, FrameKind};
 pub use protocol::{
     Acked, Answer, Append, Command, Done, Failure, From, Level, Mark, Marked, Promote, Promoted, Reached, Request,
-    SCHEMA, Ship, ShipWhen, Shipped, Status, StatusOf, Stopping, TailFrom, Tailing, Until, Wait,
+    SCHEMA, Status, StatusOf, Stopping, TailFrom, Tailing, Until, Wait,
 };
 pub(crate) use server::Listener;
-pub(crate) use service::{Appender, Incoming, Patience, Reach, Service, Tailer};
+pub(crate) use service::{Appender, Incoming, Over, Patience, Reach, Service, Tailer};
+pub use shipping::{Ship, ShipWaits, ShipWhen, Shipped, Shipping};
 pub(crate) use tail::push_record;
 
 use std::path::{Path, PathBuf};

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use journal::Class;
 use serde::{Deserialize, Serialize};
 
+use super::shipping::Ship;
 use crate::status::NodeStatus;
 
 /// Version of everything this node says in JSON: answers, `--json`, `status`. 1: the first.
@@ -202,28 +203,6 @@ pub struct Mark {
     pub timeout_ms: Option<u64>,
 }
 
-/// When to ship.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ShipWhen {
-    /// Now, everything that is committed and durable.
-    Now,
-    /// What the schedule would ship next, now.
-    Next,
-}
-
-/// Ship to the depots, and answer when it lies there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Ship {
-    /// The stream's name; `None`: every stream that has a depot.
-    pub stream: Option<String>,
-    /// Now or as scheduled.
-    pub when: ShipWhen,
-    /// As in [`Wait`].
-    pub timeout_ms: Option<u64>,
-}
-
 /// Make this node the primary of a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -348,18 +327,6 @@ pub struct Marked {
     pub alone: bool,
 }
 
-/// Answer to `ship`, one for each depot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Shipped {
-    /// The stream's name.
-    pub stream: String,
-    /// The depot's name.
-    pub depot: String,
-    /// Everything below lies in it.
-    pub lsn: u64,
-}
-
 /// Answer to `promote`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -402,6 +369,7 @@ mod tests {
 
     use serde::de::DeserializeOwned;
 
+    use super::super::shipping::{ShipWaits, ShipWhen, Shipped, Shipping};
     use super::*;
 
     /// The text is read as the value and written from it: docs/FORMAT.md, "Control socket".
@@ -437,6 +405,24 @@ mod tests {
         let text = r#"{"schema":1,"command":{"promote":{"stream":"log","accept_loss":true,"wait_for_peer":false}}}"#;
         stands_for(text, &request(Command::Promote(promote)));
         stands_for(r#"{"schema":1,"command":"stop"}"#, &request(Command::Stop));
+        let ship = Ship { stream: None, when: ShipWhen::Next, timeout_ms: Some(5) };
+        let text = r#"{"schema":1,"command":{"ship":{"stream":null,"when":"next","timeout_ms":5}}}"#;
+        stands_for(text, &request(Command::Ship(ship)));
+        let depot = || "night".to_owned();
+        let waits = ShipWaits {
+            stream: stream(),
+            depot: depot(),
+            upto: None,
+            due: Some(9),
+            missing_bytes: Some(4096),
+            last_error: Some("gone".into()),
+        };
+        let text = r#"{"waits":{"stream":"log","depot":"night","upto":null,"due":9,"missing_bytes":4096,"last_error":"gone"}}"#;
+        stands_for(text, &Shipping::Waits(waits));
+        let shipped =
+            |had_nothing| Shipping::Ok(vec![Shipped { stream: stream(), depot: depot(), lsn: 8, had_nothing }]);
+        stands_for(r#"{"ok":[{"stream":"log","depot":"night","lsn":8}]}"#, &shipped(false));
+        stands_for(r#"{"ok":[{"stream":"log","depot":"night","lsn":8,"had_nothing":true}]}"#, &shipped(true));
         let acked = Acked { count: 2, lsn: 320, term: 1, run: 3, level: Level::Durable, alone: true };
         let text = r#"{"acked":{"count":2,"lsn":320,"term":1,"run":3,"level":"durable","alone":true}}"#;
         stands_for(text, &Done::Acked(acked));

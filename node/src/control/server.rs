@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use super::protocol::{Answer, Command, Failure, Request, SCHEMA, Tailing};
 use super::service::{Patience, Service};
+use super::shipping::Shipping;
 use super::{address, append, client::to_line, socket_path, tail};
 use crate::error::{Error, Result};
 use crate::stop::Stop;
@@ -153,7 +154,11 @@ fn serve(stream: &UnixStream, service: &dyn Service, stop: &Stop) -> io::Result<
             Command::Status(of) => answer(stream, service.status(&of))?,
             Command::Wait(wait) => answer(stream, service.wait(&wait, &patience(wait.timeout_ms)))?,
             Command::Mark(mark) => answer(stream, service.mark(&mark, &patience(mark.timeout_ms)))?,
-            Command::Ship(ship) => answer(stream, service.ship(&ship, &patience(ship.timeout_ms)))?,
+            Command::Ship(ship) => {
+                // a client that is gone ends the wait itself
+                let mut waits = |waits| drop(say(stream, &Shipping::Waits(waits)));
+                answer(stream, service.ship(&ship, &patience(ship.timeout_ms), &mut waits))?;
+            }
             Command::Promote(promote) => answer(stream, service.promote(&promote))?,
             Command::Stop => answer(stream, Ok(service.stop()))?,
             Command::Append(append) => {

@@ -9,9 +9,9 @@ use journal::{Epoch, Flags, Lsn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::protocol::{
-    Append, Failure, Level, Mark, Marked, Promote, Promoted, Reached, Ship, Shipped, Status, StatusOf, Stopping,
-    TailFrom, Wait,
+    Append, Failure, Level, Mark, Marked, Promote, Promoted, Reached, Status, StatusOf, Stopping, TailFrom, Wait,
 };
+use super::shipping::{Ship, ShipWaits, Shipped};
 use crate::stop::Stop;
 
 /// How long a wait goes on before it looks whether the client is still there.
@@ -22,7 +22,13 @@ pub(crate) trait Service: Send + Sync {
     fn status(&self, of: &StatusOf) -> Result<Status, Failure>;
     fn wait(&self, wait: &Wait, patience: &Patience<'_>) -> Result<Reached, Failure>;
     fn mark(&self, mark: &Mark, patience: &Patience<'_>) -> Result<Marked, Failure>;
-    fn ship(&self, ship: &Ship, patience: &Patience<'_>) -> Result<Vec<Shipped>, Failure>;
+    /// Says what it waits for whenever that changes.
+    fn ship(
+        &self,
+        ship: &Ship,
+        patience: &Patience<'_>,
+        waits: &mut dyn FnMut(ShipWaits),
+    ) -> Result<Vec<Shipped>, Failure>;
     fn promote(&self, promote: &Promote) -> Result<Promoted, Failure>;
     fn stop(&self) -> Stopping;
     fn appender(&self, append: &Append, patience: &Patience<'_>) -> Result<Arc<dyn Appender>, Failure>;

@@ -105,8 +105,14 @@ impl Service for MadeNode {
         Ok(Marked { name: mark.name.clone(), lsn: 8, level: mark.wait, alone: true })
     }
 
-    fn ship(&self, _: &Ship, _: &Patience<'_>) -> Result<Vec<Shipped>, Failure> {
-        Ok(Vec::new())
+    fn ship(&self, ship: &Ship, _: &Patience<'_>, waits: &mut dyn FnMut(ShipWaits)) -> Result<Vec<Shipped>, Failure> {
+        let Some(stream) = ship.stream.clone() else { return Err(Failure::new(Class::Absent, "no depot")) };
+        let depot = || "night".to_owned();
+        for missing_bytes in [Some(2), Some(1), None] {
+            let stream = stream.clone();
+            waits(ShipWaits { stream, depot: depot(), upto: None, due: Some(9), missing_bytes, last_error: None });
+        }
+        Ok(vec![Shipped { stream, depot: depot(), lsn: 8, had_nothing: true }])
     }
 
     fn promote(&self, _: &Promote) -> Result<Promoted, Failure> {
@@ -191,6 +197,21 @@ fn answers_and_failures_come_back_as_they_are() {
     assert_eq!((error.class(), error.hint().as_deref()), (Class::Absent, Some("look")));
     let mode = std::fs::metadata(socket_path(scene.folder.path())).expect("the socket").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_ship_says_what_it_waits_for_before_it_answers() {
+    let scene = Scene::new();
+    let mut client = scene.client();
+    let mut missing = Vec::new();
+    let ship = Ship { stream: Some("log".into()), when: ShipWhen::Next, timeout_ms: None };
+    let shipped = client.ship(ship.clone(), |waits| missing.push(waits.missing_bytes)).expect("shipped");
+    assert_eq!((shipped.len(), shipped[0].lsn, shipped[0].had_nothing), (1, 8, true));
+    assert_eq!(missing, [Some(2), Some(1), None]);
+    let none = client.ship(Ship { stream: None, ..ship }, |_| panic!("it waits for nothing"));
+    assert_eq!(none.expect_err("no depot").class(), Class::Absent);
+    // the connection goes on
+    assert_eq!(client.status(StatusOf::default()).expect("status").node, "made up");
 }
 
 #[test]

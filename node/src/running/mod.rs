@@ -10,6 +10,7 @@ mod listen;
 mod place;
 mod ready;
 mod service;
+mod ship;
 mod signals;
 mod waits;
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use journal::RECORD_BYTES_MAX_DEFAULT;
 
-use super::Node;
 use super::appender::{self, StreamAppender};
+use super::{Node, ship};
 use crate::control::{
-    Append, Appender, Failure, Mark, Marked, Patience, Promote, Promoted, Reached, SCHEMA, Service, Ship, Shipped,
-    Status, StatusOf, Stopping, TailFrom, Tailer, Wait,
+    Append, Appender, Failure, Mark, Marked, Patience, Promote, Promoted, Reached, SCHEMA, Service, Ship, ShipWaits,
+    Shipped, Status, StatusOf, Stopping, TailFrom, Tailer, Wait,
 };
 use crate::status::NodeStatus;
 use crate::stream::JournalTail;
@@ -47,16 +47,24 @@ impl Service for Node {
         Ok(Marked { name: mark.name.clone(), lsn: lsn.get(), level: reach.level, alone: reach.alone })
     }
 
-    fn ship(&self, ship: &Ship, patience: &Patience<'_>) -> Result<Vec<Shipped>, Failure> {
-        if let Some(name) = &ship.stream {
-            return self.place(name)?.ship(patience);
+    fn ship(
+        &self,
+        wanted: &Ship,
+        patience: &Patience<'_>,
+        waits: &mut dyn FnMut(ShipWaits),
+    ) -> Result<Vec<Shipped>, Failure> {
+        let places = match &wanted.stream {
+            Some(name) => vec![self.place(name)?],
+            None => self.places().values().filter(|place| place.has_depots()).cloned().collect(),
+        };
+        if places.is_empty() {
+            return Err(ship::no_depot("this node writes no stream that has a depot"));
         }
-        let places: Vec<_> = self.places().values().cloned().collect();
-        let mut shipped = Vec::new();
-        for place in places.iter().filter(|place| place.has_depots()) {
-            shipped.extend(place.ship(patience)?);
+        let mut parcels = Vec::new();
+        for place in places {
+            parcels.extend(place.ship(wanted.when, patience)?);
         }
-        Ok(shipped)
+        ship::deliver(parcels, patience, waits)
     }
 
     fn promote(&self, promote: &Promote) -> Result<Promoted, Failure> {

@@ -1,13 +1,13 @@
-//! `wait` and `ship`.
+//! `wait`.
 
 use std::time::{Duration, Instant};
 
 use journal::{Board, Class, Lsn};
 use shipper::WaitShipped;
 
-use super::appender;
 use super::place::Place;
-use crate::control::{Failure, Level, Patience, Reached, Shipped, Until, Wait};
+use super::{appender, ship};
+use crate::control::{Failure, Level, Patience, Reached, Until, Wait};
 use crate::error::Error;
 use crate::receiving::Receiving;
 use crate::stream::Stream;
@@ -29,7 +29,7 @@ impl Place {
         let board = self.journal()?.board().clone();
         let lsn = wait.lsn.map_or_else(|| board.written(), Lsn::new);
         if wait.until == Until::Shipped {
-            return Err(Error::NotPrimary { stream: self.name().to_owned(), role: "receiver" }.into());
+            return Err(Error::NotShipping { stream: self.name().to_owned(), role: "receiver" }.into());
         }
         let holds = || {
             let there = |receiving: &Receiving| match wait.until {
@@ -42,19 +42,6 @@ impl Place {
         };
         look_until(&board, wait.until, lsn, patience, holds)?;
         Ok(Reached { until: wait.until, lsn: lsn.get(), alone: false })
-    }
-
-    /// Ships now; answers when it lies in every depot.
-    pub(super) fn ship(&self, patience: &Patience<'_>) -> Result<Vec<Shipped>, Failure> {
-        let stream = self.primary()?;
-        appender::wait_ready(&stream, patience)?;
-        let journal = stream.journal();
-        journal.sync().map_err(Error::from)?;
-        let upto = journal.board().durable().min(journal.board().committed());
-        stream.primary().ship_now(upto);
-        let depots = wait_shipped(&stream, upto, patience)?;
-        let shipped = |depot| Shipped { stream: self.name().to_owned(), depot, lsn: upto.get() };
-        Ok(depots.into_iter().map(shipped).collect())
     }
 }
 
@@ -70,7 +57,7 @@ fn wait_primary(stream: &Stream, wait: &Wait, patience: &Patience<'_>) -> Result
             let level = if primary.has_required() { Level::PeerDurable } else { Level::Durable };
             appender::wait(stream, lsn, level, patience)?;
         }
-        Until::Shipped => drop(wait_shipped(stream, lsn, patience)?),
+        Until::Shipped => wait_shipped(stream, lsn, patience)?,
     }
     Ok(Reached { until: wait.until, lsn: lsn.get(), alone: primary.alone() })
 }
@@ -110,10 +97,9 @@ fn look_until(
     Ok(())
 }
 
-fn wait_shipped(stream: &Stream, lsn: Lsn, patience: &Patience<'_>) -> Result<Vec<String>, Failure> {
+fn wait_shipped(stream: &Stream, lsn: Lsn, patience: &Patience<'_>) -> Result<(), Failure> {
     if !stream.primary().has_depots() {
-        let message = format!("{} has no depot: nothing is shipped", stream.name());
-        return Err(Failure::new(Class::Absent, message).hint("add one: --to ./DEPOT,every=15m"));
+        return Err(ship::no_depot(&format!("{} has no depot", stream.name())));
     }
     loop {
         let (until, over) = match patience.slice() {
@@ -121,7 +107,7 @@ fn wait_shipped(stream: &Stream, lsn: Lsn, patience: &Patience<'_>) -> Result<Ve
             Err(over) => (Instant::now(), Some(over)),
         };
         match stream.primary().wait_shipped(lsn, until) {
-            Ok(depots) => return Ok(depots),
+            Ok(()) => return Ok(()),
             Err(error @ WaitShipped::Timeout { .. }) => {
                 if let Some(over) = over {
                     return Err(Failure::new(Class::Unknown, format!("{error} ({over})")).at(lsn));

@@ -1,22 +1,25 @@
 //! The depots that a primary feeds.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use journal::{Journal, Lsn, Time};
-use shipper::{BatchOptions, Batches, FolderLink, NodeLink, NodeLinkOptions, Schedule, WaitShipped};
+use shipper::{
+    AwaitsCut, BatchOptions, Batches, FolderLink, NodeLink, NodeLinkOptions, Schedule, ShipStatus, WaitShipped,
+};
 
 use super::StreamBuilder;
 use super::status::{lag, time_text};
+use crate::control::{ShipWaits, Shipped};
 use crate::error::{Error, Result};
 use crate::options::{DepotAt, DepotOptions};
 use crate::status::DestinationStatus;
 
 /// Every depot of a stream, each with a thread of its own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Depots {
-    fed: Mutex<Vec<Arc<Fed>>>,
+    fed: Vec<Arc<Fed>>,
 }
 
 #[derive(Debug)]
@@ -33,51 +36,107 @@ impl Depots {
             let batches = feed(builder, journal, options)?;
             fed.push(Arc::new(Fed { options: options.clone(), batches }));
         }
-        Ok(Depots { fed: Mutex::new(fed) })
+        Ok(Depots { fed })
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.fed().is_empty()
+        self.fed.is_empty()
     }
 
-    /// Ships up to `upto` now; returns at once.
-    pub(super) fn ship_now(&self, upto: Lsn) {
-        for fed in self.fed() {
+    /// Ships up to `upto` now; returns at once, with what can be waited for.
+    pub(super) fn ship_now(&self, upto: Lsn) -> Vec<AwaitsDepot> {
+        let ship = |fed: &Arc<Fed>| {
             fed.batches.ship_now(upto);
-        }
+            AwaitsDepot { fed: fed.clone(), what: What::Upto(upto) }
+        };
+        self.fed.iter().map(ship).collect()
     }
 
-    /// Blocks until everything below `lsn` lies in every depot; `Ok` names them.
-    pub(super) fn wait(&self, lsn: Lsn, until: Instant) -> Result<Vec<String>, WaitShipped> {
-        let all = self.fed();
-        for fed in &all {
-            fed.batches.wait(lsn, Some(until))?;
-        }
-        Ok(all.iter().map(|fed| fed.options.name.clone()).collect())
+    /// The next cut that each schedule makes by itself; nothing is cut earlier for it.
+    pub(super) fn next_cuts(&self) -> Vec<AwaitsDepot> {
+        let next = |fed: &Arc<Fed>| AwaitsDepot { fed: fed.clone(), what: What::Cut(fed.batches.next_cut()) };
+        self.fed.iter().map(next).collect()
+    }
+
+    /// Blocks until everything below `lsn` lies in every depot.
+    pub(super) fn wait(&self, lsn: Lsn, until: Instant) -> Result<(), WaitShipped> {
+        self.fed.iter().try_for_each(|fed| fed.batches.wait(lsn, Some(until)))
     }
 
     /// The lowest position that a depot still needs from the log.
     pub(super) fn owed(&self) -> Lsn {
-        self.fed().iter().map(|fed| fed.batches.owed()).min().unwrap_or(Lsn::MAX)
+        self.fed.iter().map(|fed| fed.batches.owed()).min().unwrap_or(Lsn::MAX)
     }
 
     pub(super) fn status(&self, journal: &Journal) -> Vec<DestinationStatus> {
-        self.fed().iter().map(|fed| fed.status(journal)).collect()
+        self.fed.iter().map(|fed| fed.status(journal)).collect()
     }
 
-    /// Ends every thread; an upload that is cut short goes on at the next start.
+    /// Ends every thread, and with it every wait; an upload that is cut short goes on at the next start.
     pub(super) fn stop(&self) {
-        let fed = std::mem::take(&mut *self.fed.lock().unwrap_or_else(PoisonError::into_inner));
-        for fed in fed {
-            // somebody who still waits for it lets go soon; dropping the last one ends the thread too
-            if let Some(fed) = Arc::into_inner(fed) {
-                fed.batches.stop();
-            }
-        }
+        self.fed.iter().for_each(|fed| fed.batches.stop());
+    }
+}
+
+/// What somebody waits for in one depot.
+#[derive(Debug)]
+pub(crate) struct AwaitsDepot {
+    fed: Arc<Fed>,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    /// Everything below.
+    Upto(Lsn),
+    /// The schedule's next cut.
+    Cut(AwaitsCut),
+}
+
+impl AwaitsDepot {
+    /// Gives the depot until `until` to say for the first time where it ends, or to get what it is to get now: before
+    /// that there is little to say of it.
+    pub(crate) fn settle(&self, until: Instant) {
+        let first = match self.what {
+            What::Upto(lsn) => lsn,
+            What::Cut(_) => Lsn::ZERO,
+        };
+        // whatever came of it is looked at next
+        let _ = self.fed.batches.wait(first, Some(until));
     }
 
-    fn fed(&self) -> Vec<Arc<Fed>> {
-        self.fed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Blocks until it lies there, or until `until`; `None`: not yet.
+    pub(crate) fn wait(&self, stream: &str, until: Instant) -> Result<Option<Shipped>, WaitShipped> {
+        let there = match &self.what {
+            What::Upto(lsn) => match self.fed.batches.wait(*lsn, Some(until)) {
+                Ok(()) => Some((*lsn, false)),
+                Err(WaitShipped::Timeout { .. }) => None,
+                Err(stopped) => return Err(stopped),
+            },
+            What::Cut(next) => {
+                let cut = next.wait(Some(until))?;
+                cut.and_then(|cut| cut.stored.map(|end| (end, cut.had_nothing)))
+            }
+        };
+        let (stream, depot) = (stream.to_owned(), self.fed.options.name.clone());
+        Ok(there.map(|(lsn, had_nothing)| Shipped { stream, depot, lsn: lsn.get(), had_nothing }))
+    }
+
+    /// What it waits for now.
+    pub(crate) fn waits(&self, stream: &str) -> Result<ShipWaits, WaitShipped> {
+        let upto = match &self.what {
+            What::Upto(lsn) => Some(*lsn),
+            What::Cut(next) => next.wait(Some(Instant::now()))?.map(|cut| cut.to),
+        };
+        let ShipStatus { next_due, missing_bytes, last_error, .. } = self.fed.batches.status();
+        Ok(ShipWaits {
+            stream: stream.to_owned(),
+            depot: self.fed.options.name.clone(),
+            upto: upto.map(Lsn::get),
+            due: next_due.filter(|_| upto.is_none()).map(Time::as_nanos),
+            missing_bytes: missing_bytes.filter(|_| upto.is_none()),
+            last_error,
+        })
     }
 }
 

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use journal::{End, Epoch, Flags, Item, Journal, Kind, Level, Lsn};
 
 pub use self::builder::StreamBuilder;
+pub(crate) use self::depots::AwaitsDepot;
 pub use self::embed::{OwnedRecord, Records, open_or_create, records};
 pub(crate) use self::policy::{Me, newest_policy, peers_of};
 use self::primary::Primary;

@@ -10,7 +10,7 @@ use shipper::{
 };
 use wire::Mode;
 
-use super::depots::Depots;
+use super::depots::{AwaitsDepot, Depots};
 use super::policy::went_alone;
 use super::{StreamBuilder, ended};
 use crate::control::{Failure, Promote, Promoted};
@@ -244,11 +244,15 @@ impl Primary {
         !self.depots.is_empty()
     }
 
-    pub(crate) fn ship_now(&self, upto: Lsn) {
-        self.depots.ship_now(upto);
+    pub(crate) fn ship_now(&self, upto: Lsn) -> Vec<AwaitsDepot> {
+        self.depots.ship_now(upto)
     }
 
-    pub(crate) fn wait_shipped(&self, lsn: Lsn, until: Instant) -> Result<Vec<String>, WaitShipped> {
+    pub(crate) fn next_cuts(&self) -> Vec<AwaitsDepot> {
+        self.depots.next_cuts()
+    }
+
+    pub(crate) fn wait_shipped(&self, lsn: Lsn, until: Instant) -> Result<(), WaitShipped> {
         self.depots.wait(lsn, until)
     }
 
