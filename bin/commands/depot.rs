@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use archive::{BatchInfo, Depot, Listed};
 use clap::Subcommand;
+use journal::Class;
 use serde::Serialize;
 
 use super::check::Report;
@@ -61,17 +62,29 @@ struct BatchRow {
 pub(crate) fn execute(args: Args, out: &mut Out) -> Outcome {
     match args.what {
         What::Ls { path } => {
-            for listed in streams(&path)? {
+            for listed in found(&path)? {
                 list(listed, out)?;
             }
             Ok(DONE)
         }
         What::Verify { path } => {
             let mut report = Report::default();
+            found(&path)?;
             verify(&path, &mut report)?;
             report.conclude(out)
         }
     }
+}
+
+/// The streams below a path that somebody named: none at all is no depot, or one whose disk is missing.
+fn found(path: &Path) -> Result<Vec<Listed>, Failure> {
+    let streams = streams(path)?;
+    if streams.is_empty() {
+        let text = format_args!("{}: no stream has batches here", path.display());
+        return Err(Failure::new(Class::Absent, text)
+            .hint("is its disk mounted? A primary makes its folder in a depot when it ships for the first time"));
+    }
+    Ok(streams)
 }
 
 /// The streams of a depot, of a node that keeps batches for others, or the one whose folder this is.
@@ -87,7 +100,8 @@ fn streams(path: &Path) -> Result<Vec<Listed>, archive::Error> {
             Ok(vec![Listed { name: name.to_owned(), id: id.to_owned(), folder }])
         }
         Err(_) if !path.is_dir() => {
-            Err(archive::Error::Absent { path: path.to_owned(), what: "there is no such folder".into() })
+            let what = if path.exists() { "this is a file, no depot" } else { "there is no such folder" };
+            Err(archive::Error::Absent { path: path.to_owned(), what: what.into() })
         }
         Err(_) => Depot::list(path),
     }
