@@ -11,7 +11,7 @@ use crate::support::{Ended, run, run_with};
 /// A primary `P` of the stream `log`.
 struct Node {
     folder: TempDir,
-    _daemon: Daemon,
+    daemon: Daemon,
 }
 
 impl Node {
@@ -23,7 +23,7 @@ impl Node {
         let words = ["primary", "--data", &format!("{at}/P"), "--stream", "log"].map(str::to_owned);
         let mut daemon = Daemon::start(words.into_iter().chain(to));
         daemon.hear("next");
-        Node { folder, _daemon: daemon }
+        Node { folder, daemon }
     }
 
     fn path(&self, name: &str) -> String {
@@ -82,7 +82,7 @@ fn the_next_cut_holds_what_came_before_it() {
 
 #[test]
 fn what_keeps_a_depot_from_being_reached_is_said_while_it_is_waited_for() {
-    let node = Node::start(&["{}/P/node/depot,every=1d,name=night"]);
+    let mut node = Node::start(&["{}/P/node/depot,every=1d,name=night"]);
     node.append();
     // `node` is a file: no folder can be made in it
     let place = node.path("P/node/depot");
@@ -94,6 +94,33 @@ fn what_keeps_a_depot_from_being_reached_is_said_while_it_is_waited_for() {
         node.run(&[words, &["--timeout", "100ms"]].concat()).expect(12).says("night").says(&place);
     }
     assert!(!Path::new(&place).exists());
+    let words = ["wait", "log", "--for", "shipped", "--timeout", "100ms"];
+    node.run(&words).expect(12).says("unknown: night: ").says(&place);
+    // the log of the node names stream and depot too
+    assert!(node.daemon.hear("ship a batch of=\"log to night\"").contains(&place));
+}
+
+#[test]
+fn the_node_of_a_depot_out_of_reach_is_named_by_its_address() {
+    let node = Node::start(&["127.0.0.1:1,depot,every=1d,name=far"]);
+    node.append();
+    let mut waiting = Daemon::start(["ship", "--data", &node.path("P")]);
+    let why = waiting.hear("is to go to far; the last attempt failed and is repeated: ");
+    assert!(why.starts_with("depot at 127.0.0.1:1: "), "{why}");
+}
+
+/// A depot whose disk isn't mounted is an empty folder: it passed for one that is whole.
+#[test]
+fn where_no_batches_are_nothing_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let (empty, file) = (folder.path().join("empty"), folder.path().join("file"));
+    std::fs::create_dir(&empty).unwrap();
+    std::fs::write(&file, "").unwrap();
+    for look in ["ls", "verify"] {
+        let ended = run(["depot", look, empty.to_str().unwrap()]).expect(10);
+        assert_eq!(ended.says("no stream has batches here").says("is its disk mounted?").stdout, "");
+        run(["depot", look, file.to_str().unwrap()]).expect(10).says("this is a file, no depot");
+    }
 }
 
 #[test]

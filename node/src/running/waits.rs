@@ -108,12 +108,11 @@ fn wait_shipped(stream: &Stream, lsn: Lsn, patience: &Patience<'_>) -> Result<()
         };
         match stream.primary().wait_shipped(lsn, until) {
             Ok(()) => return Ok(()),
-            Err(error @ WaitShipped::Timeout { .. }) => {
-                if let Some(over) = over {
-                    return Err(Failure::new(Class::Unknown, format!("{error} ({over})")).at(lsn));
-                }
+            Err((_, WaitShipped::Timeout { .. })) if over.is_none() => {}
+            Err((depot, error)) => {
+                let over = over.map(|over| format!(" ({over})")).unwrap_or_default();
+                return Err(Failure::new(Class::Unknown, format!("unknown: {depot}: {error}{over}")).at(lsn));
             }
-            Err(error) => return Err(Failure::new(Class::Unknown, error.to_string()).at(lsn)),
         }
     }
 }

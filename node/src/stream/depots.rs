@@ -58,9 +58,11 @@ impl Depots {
         self.fed.iter().map(next).collect()
     }
 
-    /// Blocks until everything below `lsn` lies in every depot.
-    pub(super) fn wait(&self, lsn: Lsn, until: Instant) -> Result<(), WaitShipped> {
-        self.fed.iter().try_for_each(|fed| fed.batches.wait(lsn, Some(until)))
+    /// Blocks until everything below `lsn` lies in every depot; an error comes with the name of the depot.
+    pub(super) fn wait(&self, lsn: Lsn, until: Instant) -> Result<(), (String, WaitShipped)> {
+        self.fed
+            .iter()
+            .try_for_each(|fed| fed.batches.wait(lsn, Some(until)).map_err(|error| (fed.options.name.clone(), error)))
     }
 
     /// The lowest position that a depot still needs from the log.
@@ -169,7 +171,7 @@ fn feed(builder: &StreamBuilder, journal: &Journal, options: &DepotOptions) -> R
     let spread = journal.stream().as_bytes().iter().fold(0_u64, |spread, byte| (spread << 5) ^ u64::from(*byte));
     let schedule = Schedule::parse(&options.schedule, spread)?;
     let spool = builder.spool.join(spool_name(&options.name));
-    let batch = BatchOptions::new(schedule, &spool);
+    let batch = BatchOptions::new(schedule, &spool).called(format!("{} to {}", builder.name, options.name));
     let spawned = match &options.at {
         DepotAt::Folder(root) => {
             // beside the spool, whose folder is emptied

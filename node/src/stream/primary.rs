@@ -252,7 +252,7 @@ impl Primary {
         self.depots.next_cuts()
     }
 
-    pub(crate) fn wait_shipped(&self, lsn: Lsn, until: Instant) -> Result<(), WaitShipped> {
+    pub(crate) fn wait_shipped(&self, lsn: Lsn, until: Instant) -> Result<(), (String, WaitShipped)> {
         self.depots.wait(lsn, until)
     }
 

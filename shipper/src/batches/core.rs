@@ -37,12 +37,21 @@ pub struct BatchOptions {
     pub batch_bytes: u64,
     /// A folder of its own for the batch that is on its way. Its contents are removed when they are of no use.
     pub spool: PathBuf,
+    /// Whose batches they are, and where they go: for the log.
+    pub called: String,
 }
 
 impl BatchOptions {
     /// The schedule with everything else as usual.
     pub fn new(schedule: Schedule, spool: impl Into<PathBuf>) -> BatchOptions {
-        BatchOptions { schedule, level: archive::LEVEL_DEFAULT, batch_bytes: BATCH_BYTES, spool: spool.into() }
+        let (level, batch_bytes, spool) = (archive::LEVEL_DEFAULT, BATCH_BYTES, spool.into());
+        BatchOptions { schedule, level, batch_bytes, called: spool.display().to_string(), spool }
+    }
+
+    /// The same called like this in the log.
+    #[must_use]
+    pub fn called(self, called: impl Into<String>) -> BatchOptions {
+        BatchOptions { called: called.into(), ..self }
     }
 }
 
@@ -164,7 +173,7 @@ impl<L: BatchLog, D: DepotLink> BatchCore<L, D> {
                 };
                 let text = error.to_string();
                 if self.status.last_error.as_ref() != Some(&text) {
-                    tracing::warn!(%error, "ship a batch");
+                    tracing::warn!(of = self.options.called, %error, "ship a batch");
                 }
                 self.failures = self.failures.saturating_add(1);
                 self.status.last_error = Some(text);

@@ -20,6 +20,15 @@ pub enum ShipError {
     /// The link to the other node failed, or it refused.
     #[error(transparent)]
     Wire(#[from] wire::Error),
+    /// The depot's node can't be reached, or refused at once.
+    #[error("depot at {address}: {cause}")]
+    Reach {
+        /// Its address.
+        address: String,
+        /// The cause.
+        #[source]
+        cause: wire::Error,
+    },
     /// Reading the log failed.
     #[error(transparent)]
     Journal(#[from] journal::Error),
@@ -70,7 +79,7 @@ impl ShipError {
                 Trouble::Ahead { .. } => Class::Corrupt,
             },
             ShipError::Archive(error) => error.class(),
-            ShipError::Wire(error) => error.class(),
+            ShipError::Wire(error) | ShipError::Reach { cause: error, .. } => error.class(),
             ShipError::Journal(error) => error.class(),
             ShipError::Runtime(_) => Class::Io,
             // a disk that is mounted again should be noticed soon

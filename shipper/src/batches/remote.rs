@@ -90,7 +90,10 @@ impl DepotLink for NodeLink {
             reader.open();
             Ok((state, reader, writer))
         });
-        let (state, reader, writer) = connected?;
+        let (state, reader, writer) = connected.map_err(|error| match error {
+            ShipError::Wire(cause) => ShipError::Reach { address: address.clone(), cause },
+            error => error,
+        })?;
         self.open = Some(Open { runtime, reader, writer });
         Ok(state)
     }
