@@ -48,8 +48,9 @@ pub enum Error {
     },
     /// A byte that was durable is not what was written.
     #[error(
-        "{}: entries {range} are damaged: {fault}. They were durable (known durable point {durable}), so the file was left as it is; restore them from a peer or a depot",
-        path.display()
+        "{}: entries {range} are damaged: {fault}. They were durable (known durable point {durable}), so the file was left as it is; {}",
+        path.display(),
+        way_back(path)
     )]
     Rot {
         /// The file.
@@ -158,6 +159,14 @@ pub enum Error {
     /// The journal was closed.
     #[error("the journal is closed")]
     Closed,
+}
+
+/// What helps when a segment file is damaged or gone.
+pub(crate) fn way_back(segment: &Path) -> String {
+    let journal = segment.parent().unwrap_or(segment).display();
+    format!(
+        "stop this node and repair it from a copy: towline verify {journal} --repair-from PATH (the data of another node, a journal or a depot)"
+    )
 }
 
 fn holder(pid: Option<u32>) -> String {

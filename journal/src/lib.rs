@@ -46,6 +46,7 @@ mod options;
 mod read;
 mod rebuild;
 mod recovery;
+pub mod repair;
 mod replay;
 mod segment;
 mod space;

@@ -9,7 +9,7 @@ use crate::control::{self, Evidence, Facts, Role};
 use crate::cursor::{Cursor, Fault, FaultKind, Next, Tip};
 use crate::entry::Entry;
 use crate::epoch::{History, TermSeen};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, way_back};
 use crate::geometry::{Geometry, HEADER_BYTES, SEGMENT_HEADER_BYTES, entry_bytes};
 use crate::id::{NodeId, StreamId};
 use crate::lsn::{Lsn, LsnRange};
@@ -62,8 +62,11 @@ impl Log {
             let header = SegmentHeader::read(&file, &path)?;
             if header.stream != facts.stream || header.first != first || header.geometry != facts.geometry {
                 let what = format!(
-                    "its header says stream {} at LSN {}, but this is a segment of stream {} at LSN {first}. Restore this log from a peer or a depot",
-                    header.stream, header.first, facts.stream
+                    "its header says stream {} at LSN {}, but this is a segment of stream {} at LSN {first}; {}",
+                    header.stream,
+                    header.first,
+                    facts.stream,
+                    way_back(&path)
                 );
                 return Err(Error::Corrupt { path, what });
             }
@@ -287,12 +290,10 @@ impl Entries<'_> {
         }
         let next = log.segments.iter().map(|segment| segment.range.from).find(|&from| from > at);
         let range = LsnRange::new(at, next.unwrap_or(durable).min(durable));
-        Error::Corrupt {
-            path: log.dir.join(file_name(log.facts.geometry.segment_of(at))),
-            what: format!(
-                "this segment is missing: entries {range} were durable. Nothing was changed; restore them from a peer or a depot"
-            ),
-        }
+        let path = log.dir.join(file_name(log.facts.geometry.segment_of(at)));
+        let what =
+            format!("this segment is missing: entries {range} were durable. Nothing was changed; {}", way_back(&path));
+        Error::Corrupt { path, what }
     }
 
     fn path(&self, at: Lsn) -> PathBuf {

@@ -15,7 +15,7 @@ use crate::control::{self, Control};
 use crate::cursor::{Cursor, Fault, FaultKind, Next, Tip};
 use crate::entry::{EpochEntry, Header, Kind, RawHeader, crc32c};
 use crate::epoch::{History, Opening};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, way_back};
 use crate::geometry::{ENTRY_ALIGN, Geometry, HEADER_BYTES};
 use crate::id::NodeId;
 use crate::log::OpenReport;
@@ -133,13 +133,13 @@ fn open_segments(storage: &dyn Storage, dir: &Path, control: &Control) -> Result
         expected = expected.advance(facts.geometry.body_bytes());
     }
     if expected < control.evidence.durable {
-        return Err(Error::Corrupt {
-            path: dir.join(crate::segment::file_name(expected)),
-            what: format!(
-                "this segment is missing, and entries up to LSN {} were durable. Nothing was changed; restore this node from its peer or a depot",
-                control.evidence.durable
-            ),
-        });
+        let path = dir.join(crate::segment::file_name(expected));
+        let what = format!(
+            "this segment is missing, and entries up to LSN {} were durable. Nothing was changed; {}",
+            control.evidence.durable,
+            way_back(&path)
+        );
+        return Err(Error::Corrupt { path, what });
     }
     Ok(segments)
 }
@@ -255,21 +255,23 @@ fn believable(bytes: &[u8], at: Lsn) -> Option<Header> {
             offset += ZEROS.len();
             continue;
         }
-        let here = at.advance(offset as u64);
-        let raw = RawHeader::read_from_prefix(&bytes[offset..]).ok().map(|(raw, _)| raw);
-        if let Some(raw) = raw
-            && raw.lsn.get() == here.get()
-            && raw.length.get() as usize >= HEADER_BYTES
-        {
-            let header = raw.numbers();
-            let payload = bytes.get(offset + HEADER_BYTES..offset + header.length as usize);
-            if payload.is_some_and(|payload| crc32c(payload) == header.payload_crc) {
-                return Some(header);
-            }
+        if let Some(header) = believable_at(&bytes[offset..], at.advance(offset as u64)) {
+            return Some(header);
         }
         offset += ENTRY_ALIGN;
     }
     None
+}
+
+/// The header of an entry at `here` that `bytes` begin with, if it can be believed without knowing what is before it.
+pub(crate) fn believable_at(bytes: &[u8], here: Lsn) -> Option<Header> {
+    let raw = RawHeader::read_from_prefix(bytes).ok().map(|(raw, _)| raw)?;
+    if raw.lsn.get() != here.get() || (raw.length.get() as usize) < HEADER_BYTES {
+        return None;
+    }
+    let header = raw.numbers();
+    let payload = bytes.get(HEADER_BYTES..header.length as usize)?;
+    (crc32c(payload) == header.payload_crc).then_some(header)
 }
 
 /// What stands at a fault above the evidence of the control file, and behind it.
@@ -301,7 +303,8 @@ fn is_torn(segments: &[Arc<Segment>], fault: &Fault, control: &Control) -> Resul
     Ok(torn)
 }
 
-fn written_here(history: &History, run_id: u64, node: NodeId) -> bool {
+/// True when `node` itself wrote that run.
+pub(crate) fn written_here(history: &History, run_id: u64, node: NodeId) -> bool {
     history.openings().iter().any(|opening| opening.run_id == run_id && opening.node == node)
 }
 

@@ -17,7 +17,7 @@ use crate::codec::{Put, Take};
 use crate::cursor::Tip;
 use crate::entry::crc32c;
 use crate::epoch::{Epoch, Opening, Term};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, way_back};
 use crate::geometry::{Geometry, SEGMENT_HEADER_BYTES};
 use crate::id::{NodeId, StreamId};
 use crate::lsn::{Lsn, LsnRange};
@@ -73,6 +73,12 @@ impl SegmentHeader {
     pub(crate) fn decode(block: &[u8]) -> std::result::Result<SegmentHeader, &'static str> {
         let copy = |at: usize| block.get(at..at + COPY_BYTES).ok_or("it is shorter than a segment header");
         SegmentHeader::decode_copy(copy(0)?).or_else(|_| SegmentHeader::decode_copy(copy(SECOND_COPY_AT)?))
+    }
+
+    /// True when both copies are whole and say the same.
+    pub(crate) fn copies_agree(block: &[u8]) -> bool {
+        let copy = |at: usize| block.get(at..at + COPY_BYTES).map(SegmentHeader::decode_copy);
+        matches!((copy(0), copy(SECOND_COPY_AT)), (Some(Ok(one)), Some(Ok(two))) if one == two)
     }
 
     fn decode_copy(copy: &[u8]) -> std::result::Result<SegmentHeader, &'static str> {
@@ -152,10 +158,7 @@ pub(crate) fn file_bytes(geometry: Geometry) -> u64 {
 }
 
 fn corrupt(path: &Path, what: &str) -> Error {
-    Error::Corrupt {
-        path: path.to_owned(),
-        what: format!("{what}. The file was left as it is; restore this log from a peer or a depot"),
-    }
+    Error::Corrupt { path: path.to_owned(), what: format!("{what}. The file was left as it is; {}", way_back(path)) }
 }
 
 /// An open, mapped segment.

@@ -47,11 +47,11 @@ fn sample(number: usize) -> Vec<u8> {
     vec![number as u8; (number * 977) % 9000]
 }
 
-fn segment_file(dir: &Path, first: u64) -> PathBuf {
+pub(crate) fn segment_file(dir: &Path, first: u64) -> PathBuf {
     dir.join(format!("{first:016x}.seg"))
 }
 
-fn flip(path: &Path, offset: u64) {
+pub(crate) fn flip(path: &Path, offset: u64) {
     let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, offset).unwrap();

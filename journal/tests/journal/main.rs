@@ -5,3 +5,4 @@ mod lifecycle;
 mod power;
 mod rebuild;
 mod rebuild_power;
+mod repair;
