@@ -100,6 +100,15 @@ impl Catalogue {
         self.bad.iter().map(|(_, error)| error)
     }
 
+    /// The same by what each should hold, as its name says.
+    pub(crate) fn bad_named(&self) -> Vec<(BatchName, String)> {
+        let named = self.bad.iter().filter_map(|(path, error)| {
+            let name = path.file_name()?.to_str()?.parse::<BatchName>().ok()?;
+            Some((name, error.to_string()))
+        });
+        named.collect()
+    }
+
     /// A batch that can't be used and by its name holds something of `range` in a term from `term` on, with the reason.
     pub(crate) fn bad_in(&self, range: LsnRange, term: Term) -> Option<&Error> {
         let claims = |path: &Path| path.file_name()?.to_str()?.parse::<BatchName>().ok();

@@ -19,6 +19,7 @@ mod forge;
 mod outbox;
 mod plan;
 mod point;
+mod ranges;
 mod source;
 mod tail;
 
@@ -32,5 +33,6 @@ pub use error::{Error, Place, Result, What};
 pub use outbox::Outbox;
 pub use plan::{Plan, Short, Step, StepSource, Stop, Wanted, plan};
 pub use point::Point;
+pub use ranges::DepotLine;
 pub use source::{EntryAt, Neighbours, Source};
 pub use tail::{Coverage, Run, Tail, TailEntries};

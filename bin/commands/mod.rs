@@ -14,6 +14,7 @@ mod primary;
 mod promote;
 mod rebuild;
 mod receiver;
+mod repair;
 mod restore;
 mod run;
 mod ship;

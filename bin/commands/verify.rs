@@ -8,8 +8,8 @@ use journal::offline::Log;
 use volume::records::{INDEX_FILE, RecordFile};
 
 use super::check::Report;
-use super::depot;
-use crate::exit::{Failure, Outcome};
+use super::{depot, repair};
+use crate::exit::{DONE, Failure, Outcome};
 use crate::out::Out;
 use crate::place::{Place, depots_in, streams};
 
@@ -17,15 +17,31 @@ use crate::place::{Place, depots_in, streams};
 ///
 /// Nothing is changed and no node needs to run. Damage is named with its file and exact range, and ends with exit code 4.
 /// What a crash left unfinished behind the last durable entry is no damage.
+///
+/// With --repair-from, damaged journals are repaired first: what is put there is proven by what stands before and behind
+/// it, the damaged file is kept, and everything is read again. 0: all is good now; 3: some is; 4: nothing could be repaired.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// A node's data folder, a journal, a depot, one stream's folder in it, or a batch
     path: PathBuf,
+    #[command(flatten)]
+    repair: repair::Copies,
 }
 
 pub(crate) fn execute(args: Args, out: &mut Out) -> Outcome {
+    let place = Place::find(&args.path)?;
+    if !args.repair.is_asked() {
+        return look(place, out);
+    }
+    let repaired = args.repair.execute(&place, out)?;
+    let verified = if args.repair.dry_run { DONE } else { look(place, out)? };
+    Ok(repaired.code(verified))
+}
+
+/// Reads everything.
+fn look(place: Place, out: &mut Out) -> Outcome {
     let mut report = Report::default();
-    match Place::find(&args.path)? {
+    match place {
         Place::Node(data) => node(&data, &mut report)?,
         Place::Journal(path) => journal(&path, &mut report)?,
         Place::Depot(path) => depot::verify(&path, &mut report)?,

@@ -8,6 +8,7 @@ mod peers;
 mod pki;
 mod rebuild;
 mod records;
+mod repair;
 mod run;
 mod ship;
 #[path = "../support/mod.rs"]

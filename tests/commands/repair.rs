@@ -1,0 +1,181 @@
+//! Damage in a journal, and the way back: `verify --repair-from`, with real nodes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::daemon::Daemon;
+use crate::support::{run, run_with};
+
+/// A primary `P` whose stream `log` has a receiver `R` and a depot, all with the same records. The primary is stopped.
+struct Nodes {
+    folder: TempDir,
+    address: String,
+    receiver: Daemon,
+}
+
+impl Nodes {
+    fn new() -> Nodes {
+        let folder = tempfile::tempdir().unwrap();
+        let mut receiver = Daemon::start(["receiver", "--data", &path(&folder, "R"), "--listen", "127.0.0.1:0"]);
+        let address = receiver.hear("listens on ");
+        receiver.hear("next");
+        let nodes = Nodes { folder, address, receiver };
+        let primary = nodes.start_primary();
+        let data = nodes.data("P");
+        let lines: String = (0..20_000).map(|number| format!("line {number} {}\n", "x".repeat(40))).collect();
+        let words = ["append", "log", "--data", &data, "--wait", "peer-durable", "--timeout", "60s"];
+        run_with(words, lines.as_bytes()).expect(0);
+        run(["ship", "log", "--data", &data, "--timeout", "60s"]).expect(0);
+        primary.stop(Path::new(&data)).expect(0);
+        nodes
+    }
+
+    fn words(&self) -> Vec<String> {
+        let (data, depot) = (self.data("P"), self.data("depot"));
+        let words = ["primary", "--data", &data, "--stream", "log", "--segment", "256 KiB", "--mode", "sync"];
+        let to = [format!("--to={}", self.address), format!("--to={depot},every=1h")];
+        words.into_iter().map(str::to_owned).chain(to).collect()
+    }
+
+    fn start_primary(&self) -> Daemon {
+        let mut primary = Daemon::start(self.words());
+        primary.hear("next");
+        primary
+    }
+
+    fn data(&self, name: &str) -> String {
+        path(&self.folder, name)
+    }
+
+    /// The primary's segment files, by name.
+    fn segments(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let journal = PathBuf::from(self.data("P")).join("streams/log/journal");
+        let files = fs::read_dir(journal).unwrap().map(|file| file.unwrap().path());
+        let segments = files.filter(|path| path.extension().is_some_and(|ext| ext == "seg"));
+        segments.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+    }
+
+    /// The segment of this number, oldest first.
+    fn segment(&self, number: usize) -> PathBuf {
+        self.segments().keys().nth(number).unwrap().clone()
+    }
+
+    /// The last segment with records, and a place in the last quarter of what was durable.
+    fn spot_in_the_tail(&self) -> (PathBuf, u64) {
+        let info = run(["journal", "info", &self.data("P"), "--json"]).expect(0).stdout;
+        let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+        let at = info["durable"].as_u64().unwrap() - 200;
+        let body = info["segment_bytes"].as_u64().unwrap();
+        let path = self.segments().keys().find(|path| name_of(path) == at / body * body).unwrap().clone();
+        (path, 4096 + at % body)
+    }
+}
+
+fn name_of(segment: &Path) -> u64 {
+    u64::from_str_radix(segment.file_stem().unwrap().to_str().unwrap(), 16).unwrap()
+}
+
+fn path(folder: &TempDir, name: &str) -> String {
+    folder.path().join(name).to_str().unwrap().to_owned()
+}
+
+fn flip(file: &Path, offset: u64) {
+    let file = fs::File::options().read(true).write(true).open(file).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], offset).unwrap();
+}
+
+/// The node refuses to start and names the command; the command brings back every byte from the running receiver; the
+/// node starts and goes on.
+#[test]
+fn a_damaged_primary_is_repaired_from_its_running_receiver_and_starts_again() {
+    let nodes = Nodes::new();
+    let (data, copy) = (nodes.data("P"), nodes.data("R"));
+    let whole = nodes.segments();
+    let (segment, offset) = nodes.spot_in_the_tail();
+    flip(&segment, offset);
+    let spoiled = fs::read(&segment).unwrap();
+    let journal = segment.parent().unwrap().display().to_string();
+    run(nodes.words()).expect(4).says(&format!("towline verify {journal} --repair-from"));
+    run(["verify", &data]).expect(4).prints("1 place is damaged");
+
+    let words = ["verify", &data, "--repair-from", &copy];
+    let shown = run(words.iter().chain(&["--dry-run"])).expect(0).prints("would be repaired: LSN ").prints(&copy);
+    assert!(!shown.stdout.contains("all good"), "nothing was done: {}", shown.stdout);
+    assert!(fs::read(&segment).unwrap() == spoiled, "a dry run changes nothing");
+
+    let done = run(words).expect(0).prints("\nkept the damaged file: ").prints("all good");
+    let kept = done.stdout.lines().find_map(|line| line.strip_prefix("kept the damaged file: ")).unwrap();
+    assert!(fs::read(kept).unwrap() == spoiled, "the damaged file is kept as it was");
+    assert!(nodes.segments() == whole, "byte for byte what was there");
+    run(["verify", &data]).expect(0).prints("all good");
+    run(words).expect(0).prints("all good");
+    let primary = nodes.start_primary();
+    run_with(["append", "log", "--data", &data, "--wait", "peer-durable", "--timeout", "60s"], b"more\n").expect(0);
+    primary.stop(Path::new(&data)).expect(0);
+}
+
+#[test]
+fn lost_segments_come_back_from_a_depot() {
+    let nodes = Nodes::new();
+    let (data, depot) = (nodes.data("P"), nodes.data("depot"));
+    let whole = nodes.segments();
+    let [first, second, third] = [0, 1, 2].map(|number| nodes.segment(number));
+    fs::remove_file(first).unwrap();
+    fs::write(second, b"").unwrap();
+    flip(&third, 4096 + 100_000);
+    let done = run(["verify", &data, "--repair-from", &depot, "--json"]).expect(0).stdout;
+    let rows: Vec<serde_json::Value> = done.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let repaired = rows.iter().filter(|row| row["outcome"] == "repaired").count();
+    assert!(repaired >= 3 && rows.last().unwrap()["good"] == true, "{done}");
+    assert!(rows.iter().all(|row| row["schema"] == 1), "{done}");
+    assert!(nodes.segments() == whole, "byte for byte what was there");
+    run(["verify", &data]).expect(0);
+}
+
+#[test]
+fn what_nobody_has_is_named_and_nothing_is_changed() {
+    let nodes = Nodes::new();
+    let data = nodes.data("P");
+    // the receiver lost the same place, and more of it is only there
+    let here = [0, 1].map(|number| nodes.segment(number));
+    let there = here.clone().map(|path| PathBuf::from(path.to_str().unwrap().replace("/P/", "/R/")));
+    flip(&here[0], 4096 + 50_000);
+    flip(&there[0], 4096 + 50_000);
+    let spoiled = nodes.segments();
+    let words = ["verify", &data, "--repair-from", &nodes.data("R")];
+    let ended = run(words).expect(4).prints("not repaired: LSN ").prints("doesn't follow").says("hint: ");
+    assert!(ended.stdout.contains(&nodes.data("R")), "{}", ended.stdout);
+    assert!(nodes.segments() == spoiled, "nothing is changed");
+    // a second place that can be repaired: done in part
+    flip(&here[1], 4096 + 50_000);
+    run(words).expect(3).prints("\nrepaired: LSN ").prints("1 place is damaged");
+    // both copies together have everything
+    run(words.iter().chain(&["--repair-from", &nodes.data("depot")])).expect(0).prints("all good");
+}
+
+#[test]
+fn another_streams_copy_and_a_running_node_are_refused() {
+    let nodes = Nodes::new();
+    let data = nodes.data("P");
+    let other = nodes.data("other");
+    let mut stranger = Daemon::start(["primary", "--data", &other, "--stream", "log"]);
+    stranger.hear("next");
+    run_with(["append", "log", "--data", &other], b"x\n").expect(0);
+    stranger.stop(Path::new(&other)).expect(0);
+    flip(&nodes.segment(0), 4096 + 50_000);
+    let spoiled = nodes.segments();
+    let ended = run(["verify", &data, "--repair-from", &other]).expect(4);
+    ended.prints("not repaired").says("has nothing of stream");
+    assert!(nodes.segments() == spoiled, "nothing is changed");
+    run(["verify", &data, "--repair-from", "/does/not/exist"]).expect(10);
+    run(["verify", &nodes.data("depot"), "--repair-from", &data]).expect(2).says("only journals are repaired");
+    run(["verify", &data, "--dry-run"]).expect(2);
+    run(["verify", &nodes.data("R"), "--repair-from", &data]).expect(11).says("in use by another process");
+    drop(nodes.receiver);
+}
