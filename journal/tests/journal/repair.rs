@@ -84,6 +84,18 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
+/// A log that has the same history up to `at` and another one from there: longer, and whole in itself.
+fn fork_at(pair: &Pair, at: Lsn, fork: &Path) {
+    copy_folder(&pair.copy, fork);
+    let journal = Journal::open(fork, small()).unwrap();
+    journal.cut(at).unwrap();
+    start_run(&journal);
+    for _ in 0..200 {
+        journal.append(Item::record(&[&[9; 2000]])).unwrap();
+    }
+    journal.close().unwrap();
+}
+
 /// Control file and segments, by name.
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let listed = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
@@ -192,7 +204,13 @@ fn the_last_durable_entry_is_proven_by_the_evidence() {
     let first = from.get() / SEGMENT;
     flip(&pair.segment(first), HEADER + from.get() - first * SEGMENT + 300);
     assert_eq!(Journal::open(&pair.dir, small()).unwrap_err().class(), Class::Corrupt);
-    let (damages, _) = pair.repair(&[&pair.copy]);
+    // a history that goes on otherwise from there has an entry that links as well, and it leads elsewhere
+    let root = tempfile::tempdir().unwrap();
+    let fork = root.path().join("fork");
+    fork_at(&pair, from, &fork);
+    let (damages, done) = pair.repair(&[&fork]);
+    assert!(done.is_empty() && damages[0].tried[0].contains("another history"), "{damages:?}");
+    let (damages, _) = pair.repair(&[&fork, &pair.copy]);
     assert_eq!((damages[0].range.from, damages[0].range.to), (from, to));
     pair.is_as_before();
 }
@@ -240,17 +258,9 @@ fn a_torn_tail_is_left_to_the_opening() {
 #[test]
 fn a_wrong_source_is_refused_and_nothing_is_changed() {
     let pair = Pair::new();
-    // the same log up to here, then another history: longer, and whole in itself
     let root = tempfile::tempdir().unwrap();
     let fork = root.path().join("fork");
-    copy_folder(&pair.dir, &fork);
-    let journal = Journal::open(&fork, small()).unwrap();
-    journal.cut(pair.ends[10]).unwrap();
-    start_run(&journal);
-    for _ in 0..200 {
-        journal.append(Item::record(&[&[9; 2000]])).unwrap();
-    }
-    journal.close().unwrap();
+    fork_at(&pair, pair.ends[10], &fork);
     let other = root.path().join("other");
     let journal = create(&other);
     start_run(&journal);
@@ -326,14 +336,7 @@ fn a_segment_of_another_history_is_replaced_by_the_one_that_was_durable() {
     let pair = Pair::new();
     let root = tempfile::tempdir().unwrap();
     let fork = root.path().join("fork");
-    copy_folder(&pair.dir, &fork);
-    let journal = Journal::open(&fork, small()).unwrap();
-    journal.cut(pair.ends[10]).unwrap();
-    start_run(&journal);
-    for _ in 0..200 {
-        journal.append(Item::record(&[&[9; 2000]])).unwrap();
-    }
-    journal.close().unwrap();
+    fork_at(&pair, pair.ends[10], &fork);
     fs::copy(segment_file(&fork, 0), pair.segment(0)).unwrap();
     let (damages, done) = pair.repair(&[&pair.copy]);
     assert_eq!((damages.len(), done.len(), &damages[0].harm), (1, 1, &Harm::OtherHistory), "{damages:?}");
