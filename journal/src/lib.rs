@@ -48,6 +48,7 @@ mod rebuild;
 mod recovery;
 pub mod repair;
 mod replay;
+pub mod scrub;
 mod segment;
 mod space;
 mod storage;

@@ -82,10 +82,16 @@ impl Body {
         if self.buffer.len() < wanted {
             self.buffer.resize(wanted, 0);
         }
+        // what is held already is not read again
+        let passed = at.bytes_since(self.buffer_at) as usize;
+        let mut filled = match at >= self.buffer_at && passed < self.filled {
+            true => self.filled - passed,
+            false => 0,
+        };
+        self.buffer.copy_within(self.filled - filled..self.filled, 0);
         self.buffer_at = at;
         self.failed = None;
         let offset = SEGMENT_HEADER_BYTES as u64 + at.bytes_since(self.range.from);
-        let mut filled = 0;
         while filled < wanted {
             match self.file.read_at(&mut self.buffer[filled..wanted], offset + filled as u64) {
                 Ok(0) => break,
@@ -118,16 +124,20 @@ impl Body {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::entry::{Flags, Kind, crc32c};
     use crate::id::StreamId;
     use crate::time::Time;
     use crate::{Draft, Epoch};
 
-    /// A disk with one bad sector.
+    /// A disk with one bad sector, that counts what is read.
     struct Failing {
         bytes: Vec<u8>,
         bad: std::ops::Range<u64>,
+        read: Arc<AtomicUsize>,
     }
 
     impl FileExt for Failing {
@@ -138,6 +148,7 @@ mod tests {
             let end = if offset < self.bad.start { self.bad.start } else { self.bytes.len() as u64 };
             let count = buffer.len().min(end.saturating_sub(offset) as usize);
             buffer[..count].copy_from_slice(&self.bytes[offset as usize..offset as usize + count]);
+            self.read.fetch_add(count, Ordering::Relaxed);
             Ok(count)
         }
 
@@ -146,9 +157,9 @@ mod tests {
         }
     }
 
-    /// A body of records of `payload_bytes` each, and the tips in front of them.
-    fn body_of(payload_bytes: usize, bad: std::ops::Range<u64>) -> (Body, Vec<Tip>) {
-        let geometry = Geometry::new(64 << 10).expect("a geometry");
+    /// A body of ten records of `payload_bytes` each, and the tips in front of them.
+    fn body_of(body_bytes: u32, payload_bytes: usize, bad: std::ops::Range<u64>) -> (Body, Vec<Tip>, Arc<AtomicUsize>) {
+        let geometry = Geometry::new(body_bytes).expect("a geometry");
         let stream = StreamId::random();
         let mut tip = Tip { epoch: Epoch::default(), ..Tip::empty(stream) };
         let mut bytes = vec![0; SEGMENT_HEADER_BYTES];
@@ -169,14 +180,15 @@ mod tests {
             tips.push(tip);
         }
         bytes.resize(SEGMENT_HEADER_BYTES + geometry.body_bytes() as usize, 0);
-        (Body::new(Box::new(Failing { bytes, bad }), geometry, Lsn::ZERO), tips)
+        let read = Arc::new(AtomicUsize::new(0));
+        (Body::new(Box::new(Failing { bytes, bad, read: read.clone() }), geometry, Lsn::ZERO), tips, read)
     }
 
     /// What the disk refuses is named where it lies; what stands before and behind is still read.
     #[test]
     fn a_bad_sector_is_a_short_entry_with_its_cause() {
         let sector = SEGMENT_HEADER_BYTES as u64 + 2048..SEGMENT_HEADER_BYTES as u64 + 2560;
-        let (mut body, tips) = body_of(1000, sector);
+        let (mut body, tips, _) = body_of(64 << 10, 1000, sector);
         assert_eq!(body.step(&tips[0]), Ok(tips[1]));
         let fault = body.step(&tips[1]).expect_err("it lies in the bad sector");
         assert_eq!((fault.at, fault.kind), (tips[1].lsn, FaultKind::Short));
@@ -186,9 +198,21 @@ mod tests {
         assert_eq!(body.refusal(), None);
     }
 
+    /// A body larger than the buffer is read piece by piece, and each byte once.
+    #[test]
+    fn a_large_body_is_read_once() {
+        let (mut body, tips, read) = body_of(16 << 20, 1 << 20, 0..0);
+        for pair in tips.windows(2) {
+            assert_eq!(body.step(&pair[0]), Ok(pair[1]));
+        }
+        let (passed, read) = (tips[10].lsn.get() as usize, read.load(Ordering::Relaxed));
+        assert!(passed > 4 * ENTRY_BYTES_MAX && read <= passed + READ_BYTES, "{read} bytes read for {passed}");
+        assert_eq!(body.step(&tips[1]), Ok(tips[2]), "and back again");
+    }
+
     #[test]
     fn the_next_believable_entry_is_found_behind_a_damaged_place() {
-        let (mut body, tips) = body_of(300, 0..0);
+        let (mut body, tips, _) = body_of(64 << 10, 300, 0..0);
         assert_eq!(body.believable(tips[2].lsn).map(|header| header.lsn), Some(tips[3].lsn));
         assert_eq!(body.believable(tips[10].lsn), None);
     }

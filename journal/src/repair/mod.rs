@@ -27,6 +27,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(crate) use self::body::Body;
 pub use self::copy::JournalCopy;
 pub use self::replace::Replaced;
 use self::replace::Rewrite;

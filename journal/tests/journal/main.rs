@@ -6,3 +6,4 @@ mod power;
 mod rebuild;
 mod rebuild_power;
 mod repair;
+mod scrub;
