@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use config::value::{Name, Span};
+use config::value::{Name, Scrub, Span};
 use node::{Options, Security, Stop};
 
 use crate::exit::{DONE, Failure, Outcome, eprint};
@@ -26,6 +26,9 @@ pub(super) struct Flags {
     /// How long a node that was told to stop may drain [default: 10s]
     #[arg(long, value_name = "TIME")]
     stop_timeout: Option<Span>,
+    /// How rot is looked for in the logs: a rate, and how often [default: 20 MB/s every 1d]
+    #[arg(long, value_name = "RATE[ every TIME]|off")]
+    scrub: Option<Scrub>,
 }
 
 impl Flags {
@@ -45,6 +48,7 @@ impl Flags {
         };
         options.dead_after = self.dead_after.map_or(options.dead_after, |span| span.duration());
         options.stop_timeout = self.stop_timeout.map_or(options.stop_timeout, |span| span.duration());
+        options.scrub = self.scrub.map_or(options.scrub, Scrub::policy);
         Ok(options)
     }
 }

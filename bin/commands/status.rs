@@ -2,7 +2,7 @@
 
 use node::control::StatusOf;
 
-use crate::exit::{DEGRADED, DONE, Outcome};
+use crate::exit::{DATA, DEGRADED, DONE, Outcome};
 use crate::out::Out;
 use crate::whereabouts::Whereabouts;
 
@@ -11,7 +11,7 @@ use crate::whereabouts::Whereabouts;
 pub(crate) struct Args {
     /// One stream [default: all of them]
     stream: Option<String>,
-    /// End with 5 when a stream waits, goes on alone, or is worse
+    /// End with 4 when damage was found in a log, with 5 when a stream waits, goes on alone, or is worse
     #[arg(long)]
     exit_code: bool,
 }
@@ -23,5 +23,9 @@ pub(crate) fn execute(args: Args, at: &Whereabouts, out: &mut Out) -> Outcome {
         true => out.json_line(&status)?,
         false => out.bytes(status.to_string().as_bytes())?,
     }
-    Ok(if args.exit_code && status.degraded() { DEGRADED } else { DONE })
+    Ok(match args.exit_code {
+        true if status.damaged() => DATA,
+        true if status.degraded() => DEGRADED,
+        _ => DONE,
+    })
 }

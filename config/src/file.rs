@@ -11,7 +11,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::value::{Address, Name, Place, RecordSize, Schedule, SegmentSize, Size, Span};
+use crate::value::{Address, Name, Place, RecordSize, Schedule, Scrub, SegmentSize, Size, Span};
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -141,6 +141,8 @@ pub struct Journal {
     pub segment: Option<SegmentSize>,
     /// Largest record.
     pub record_max: Option<RecordSize>,
+    /// How rot is looked for in it.
+    pub scrub: Option<Scrub>,
 }
 
 impl File {

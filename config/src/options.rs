@@ -4,6 +4,7 @@ use node::{DepotAt, DepotOptions, FirstRole, Options, PeerOptions, StreamOptions
 
 use crate::file::{Mode, OnLoss};
 use crate::resolve::{Config, DepotPlace, Part, Security, StreamConfig};
+use crate::value::Scrub;
 
 impl Config {
     /// The options to run this node with. A peer's certificate must be issued for the peer's name here.
@@ -55,6 +56,7 @@ fn stream(config: &StreamConfig) -> Option<StreamOptions> {
     options.budget_bytes = config.budget_bytes;
     options.segment_bytes = config.segment_bytes;
     options.record_bytes_max = config.record_bytes_max;
+    options.scrub = config.scrub.map(Scrub::policy);
     Some(options)
 }
 
@@ -93,6 +95,8 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
+    use journal::scrub::ScrubPolicy;
+
     use super::*;
     use crate::file::File;
     use crate::resolve::resolve;
@@ -103,7 +107,7 @@ mod tests {
             volumes: [Records(name: "s")], starts_on: "a",
             peers: {"b": (mode: SemiSync, on_loss: Fail(after: "3s"))},
             depots: {"far": (at: "c", schedule: "every 15m"), "near": (at: "/mnt", schedule: "64 MiB")},
-            journal: (budget: "1 GiB", segment: "1 MiB", record_max: "2 MiB"),
+            journal: (budget: "1 GiB", segment: "1 MiB", record_max: "2 MiB", scrub: "3 MB/s every 9h"),
         )}, dead_after: "7s", stop_timeout: "8s")"#;
         let path = Path::new("all.ron");
         let file = File::parse(path, text).unwrap();
@@ -129,6 +133,9 @@ mod tests {
         assert_eq!(stream.depots, [depot("far", far, "every 15m"), depot("near", near, "64 MiB")]);
         assert_eq!(stream.budget_bytes, Some(1 << 30));
         assert_eq!((stream.segment_bytes, stream.record_bytes_max), (Some(1 << 20), Some(2 << 20)));
+
+        let every = Duration::from_secs(9 * 3600);
+        assert_eq!(stream.scrub, Some(ScrubPolicy { bytes_per_second: 3_000_000, every }));
 
         let receiver = on("b").streams.remove(0);
         assert_eq!((receiver.first, &receiver.peers[..]), (FirstRole::Receiver, &[peer("a", "h:1")][..]));

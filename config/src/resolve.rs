@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::file::{File, Mode, OnLoss, Stream};
-use crate::value::{Address, Name, Place, Schedule, Span};
+use crate::value::{Address, Name, Place, Schedule, Scrub, Span};
 
 /// What one node does, finished.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -56,6 +56,8 @@ pub struct StreamConfig {
     pub segment_bytes: Option<u32>,
     /// Largest record.
     pub record_bytes_max: Option<usize>,
+    /// How rot is looked for in its log.
+    pub scrub: Option<Scrub>,
 }
 
 /// What a node is for a stream.
@@ -132,6 +134,7 @@ pub fn resolve(path: &Path, file: &File, name: &Name) -> Result<Config, Error> {
             budget_bytes: stream.journal.budget.map(|size| size.bytes()),
             segment_bytes: stream.journal.segment.map(|size| size.bytes()),
             record_bytes_max: stream.journal.record_max.map(|size| size.bytes()),
+            scrub: stream.journal.scrub,
         });
     }
     let security = match (&file.tls, file.plaintext) {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use journal::scrub::ScrubPolicy;
 use serde::de::{self, Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
 
@@ -40,8 +41,8 @@ macro_rules! to_text {
         }
     )*};
 }
-to_text!(Span, Address, Name, Schedule);
-from_text!(Size, SegmentSize, RecordSize, Span, Address, Name, Schedule);
+to_text!(Span, Scrub, Address, Name, Schedule);
+from_text!(Size, SegmentSize, RecordSize, Span, Scrub, Address, Name, Schedule);
 
 /// A number of bytes: `50 GiB`, `20 MB`, `4096`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -202,6 +203,51 @@ impl fmt::Display for Span {
             }
         }
         Ok(())
+    }
+}
+
+/// How rot is looked for in a log: `20 MB/s`, `20 MB/s every 12h`, `off`. Without `every` it is once a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scrub(ScrubPolicy);
+
+impl Scrub {
+    /// The same as the journal has it.
+    pub const fn policy(self) -> ScrubPolicy {
+        self.0
+    }
+}
+
+impl FromStr for Scrub {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Scrub, BadValue> {
+        let bad = || {
+            BadValue(format!(
+                "`{text}` says not how to scrub: write for example \"20 MB/s\", \"20 MB/s every 12h\" (at least 1s), or \"off\""
+            ))
+        };
+        let usual = ScrubPolicy::default();
+        let (rate, every) = match text.trim().split_once(" every ") {
+            Some((rate, every)) => (rate, every.parse::<Span>().map_err(|_| bad())?.duration()),
+            None => (text.trim(), usual.every),
+        };
+        if every < Duration::from_secs(1) {
+            return Err(bad());
+        }
+        let bytes_per_second = match rate {
+            "off" | "0" => 0,
+            rate => rate.strip_suffix("/s").ok_or_else(bad)?.parse::<Size>().map_err(|_| bad())?.bytes(),
+        };
+        Ok(Scrub(ScrubPolicy { bytes_per_second, every }))
+    }
+}
+
+impl fmt::Display for Scrub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            ScrubPolicy { bytes_per_second: 0, .. } => f.write_str("off"),
+            ScrubPolicy { bytes_per_second, every } => write!(f, "{}/s every {}", Size(bytes_per_second), Span(every)),
+        }
     }
 }
 
@@ -380,6 +426,19 @@ mod tests {
         }
         for text in ["1h30m", "2d", "500ms", "1d1h1m1s1ms", "0s"] {
             assert_eq!(text.parse::<Span>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn scrubs() {
+        let policy = |bytes_per_second, secs| Scrub(ScrubPolicy { bytes_per_second, every: Duration::from_secs(secs) });
+        let table = [("20 MB/s", policy(20_000_000, 86_400)), ("1 KiB/s every 12h", policy(1024, 43_200))];
+        for (text, scrub) in table.into_iter().chain([("off", policy(0, 86_400)), ("0", policy(0, 86_400))]) {
+            assert_eq!(text.parse(), Ok(scrub), "{text}");
+            assert_eq!(scrub.to_string().parse(), Ok(scrub), "{text}");
+        }
+        for text in ["", "20 MB", "/s", "20 MB/h", "20 MB/s every", "20 MB/s every 0s", "fast", "off, please"] {
+            assert!(text.parse::<Scrub>().is_err(), "{text}");
         }
     }
 

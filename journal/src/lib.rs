@@ -14,7 +14,8 @@
 //!
 //! It does not know what a payload means, who the peers are, or a runtime: every call blocks or polls, and the only
 //! thread is [`Journal::spawn_flusher`], for those who ask for it. One process at a time opens a journal;
-//! [`offline::Log`] reads one from outside.
+//! [`offline::Log`] reads one from outside, [`repair::Repair`] mends one that nobody has open, and [`scrub::Scrub`] looks
+//! for rot in one that is.
 //!
 //! Start reading at [`Journal`] (log.rs), then append.rs, commit.rs and recovery.rs; docs/FORMAT.md has the bytes.
 

@@ -61,8 +61,10 @@ pub enum Turn {
 }
 
 impl Pace {
-    /// `last_full`: how long ago everything had been looked at, if that is known.
+    /// `last_full`: how long ago everything had been looked at, if that is known. No log is looked at more often than
+    /// once a second.
     pub fn new(policy: ScrubPolicy, now: Duration, last_full: Option<Duration>) -> Pace {
+        let policy = ScrubPolicy { every: policy.every.max(Duration::from_secs(1)), ..policy };
         let rest = last_full.map_or(Duration::ZERO, |ago| policy.every.saturating_sub(ago));
         Pace { policy, begin_at: now.saturating_add(rest), running: false, ready_at: now }
     }

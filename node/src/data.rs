@@ -4,7 +4,8 @@
 //! DATA/node           who this node is: minted once, never changed
 //!      lock           held while a node runs; names its process
 //!      control.sock
-//!      streams/NAME/  journal/ (journal), records/ and settled (replica), spool/ (batches on their way)
+//!      streams/NAME/  journal/ (journal), records/ and settled (replica), spool/ (batches on their way),
+//!                 scrub (what the last look for rot found)
 //!      depots/        batches of other nodes' streams
 //! ```
 
@@ -190,6 +191,11 @@ impl StreamFolder {
     /// Batches on their way to a depot.
     pub(crate) fn spool(&self) -> PathBuf {
         self.path.join("spool")
+    }
+
+    /// What the last look for rot in the log found.
+    pub(crate) fn scrub(&self) -> PathBuf {
+        self.path.join("scrub")
     }
 
     /// Which boot of the machine is settled, on a receiver.

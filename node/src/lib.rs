@@ -22,6 +22,7 @@ mod options;
 mod promotion;
 mod receiving;
 mod running;
+mod scrub;
 mod status;
 mod stop;
 mod stream;
@@ -32,6 +33,9 @@ pub use options::{
     DEAD_AFTER, DepotAt, DepotOptions, FirstRole, Options, PeerOptions, STOP_TIMEOUT, Security, StreamOptions,
 };
 pub use running::{Ready, ReadyStream, Stopped, run, stop_on_signals};
-pub use status::{DestinationStatus, Lag, NodeStatus, RoleName, SourceStatus, State, StreamStatus, Watermarks};
+pub use status::{
+    DamageStatus, DestinationStatus, Lag, NodeStatus, RoleName, ScrubStatus, SourceStatus, State, StreamStatus,
+    Watermarks,
+};
 pub use stop::Stop;
 pub use stream::{OwnedRecord, Records, Stream, StreamBuilder, Ticket, open_or_create, records};

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use journal::scrub::ScrubPolicy;
 use shipper::{Need, OnLoss};
 use wire::{Mode, Tls};
 
@@ -28,6 +29,8 @@ pub struct Options {
     pub dead_after: Duration,
     /// See [`STOP_TIMEOUT`].
     pub stop_timeout: Duration,
+    /// How rot is looked for in the logs of streams that say nothing themselves.
+    pub scrub: ScrubPolicy,
     /// What it knows of streams. Streams in the data folder that are not named here run all the same, as what they are,
     /// without destinations; a listening node takes streams that no one named.
     pub streams: Vec<StreamOptions>,
@@ -43,6 +46,7 @@ impl Options {
             security: Security::default(),
             dead_after: DEAD_AFTER,
             stop_timeout: STOP_TIMEOUT,
+            scrub: ScrubPolicy::default(),
             streams: Vec::new(),
         }
     }
@@ -111,6 +115,8 @@ pub struct StreamOptions {
     pub segment_bytes: Option<u32>,
     /// Largest record; `None`: the default.
     pub record_bytes_max: Option<usize>,
+    /// How rot is looked for in its log; `None`: as the node does.
+    pub scrub: Option<ScrubPolicy>,
 }
 
 impl StreamOptions {
@@ -125,6 +131,7 @@ impl StreamOptions {
             budget_bytes: None,
             segment_bytes: None,
             record_bytes_max: None,
+            scrub: None,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -178,4 +179,69 @@ fn another_streams_copy_and_a_running_node_are_refused() {
     run(["verify", &data, "--dry-run"]).expect(2);
     run(["verify", &nodes.data("R"), "--repair-from", &data]).expect(11).says("in use by another process");
     drop(nodes.receiver);
+}
+
+/// Nothing here takes so long unless it hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(60);
+
+/// Asks a node how its stream is until `holds`; a scrub tells nobody that it has come by.
+fn until(data: &str, holds: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+    let deadline = Instant::now() + HANGS_AFTER;
+    loop {
+        let text = run(["status", "--data", data, "--json"]).expect(0).stdout;
+        let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+        if holds(&status["streams"][0]["scrub"]) {
+            return status["streams"][0]["scrub"].clone();
+        }
+        assert!(Instant::now() < deadline, "it never came to that: {text}");
+    }
+}
+
+/// A byte of an old segment rots under a running node. It goes on, and says so: exactly, at every start, until it is
+/// mended.
+#[test]
+fn a_running_node_finds_rot_and_says_so_until_it_is_mended() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, copy) = (path(&folder, "P"), path(&folder, "copy"));
+    let start = |scrub: &str| {
+        let words = ["primary", "--data", &data, "--stream", "log", "--segment", "64 KiB", "--scrub", scrub];
+        let mut node = Daemon::start(words);
+        node.hear("next");
+        node
+    };
+    let mut node = start("1 GB/s every 1s");
+    let lines: String = (0..5000).map(|number| format!("line {number} {}\n", "x".repeat(40))).collect();
+    run_with(["append", "log", "--data", &data], lines.as_bytes()).expect(0);
+    let scrub = until(&data, |scrub| scrub["last_full"].is_string());
+    assert_eq!(scrub["damaged"], serde_json::json!([]));
+    run(["status", "--data", &data, "--exit-code"]).expect(0).prints("scrub        last full 2");
+    let journal = Path::new(&data).join("streams/log/journal");
+    fs::create_dir(&copy).unwrap();
+    for file in fs::read_dir(&journal).unwrap().map(|file| file.unwrap().path()).filter(|path| path.is_file()) {
+        fs::copy(&file, Path::new(&copy).join(file.file_name().unwrap())).unwrap();
+    }
+
+    let segment = journal.join(format!("{:016x}.seg", 1 << 16));
+    flip(&segment, 4096 + 20_000);
+    let scrub = until(&data, |scrub| scrub["damaged"] != serde_json::json!([]));
+    let (from, to) = (scrub["damaged"][0]["from"].as_u64().unwrap(), scrub["damaged"][0]["to"].as_u64().unwrap());
+    assert!(from <= (1 << 16) + 20_000 && to > (1 << 16) + 20_000 && to - from < 200, "{scrub}");
+    let command = format!("towline verify {} --repair-from", journal.display());
+    let range = format!("LSN {from}..{to} in {}", segment.display());
+    node.hear(&format!("rot: {range}"));
+    let status = run(["status", "--data", &data, "--exit-code"]).expect(4);
+    status.prints(&format!("DAMAGED      {range}")).prints(&command);
+    run(["verify", &data]).expect(4).prints(&format!("{from}..{to}"));
+    // it is said, and the node goes on
+    run_with(["append", "log", "--data", &data], b"more\n").expect(0);
+    node.stop(Path::new(&data)).expect(0);
+
+    let node = start("off");
+    run(["status", "--data", &data, "--exit-code"]).expect(4).prints(&range);
+    node.stop(Path::new(&data)).expect(0);
+    run(["verify", &data, "--repair-from", &copy]).expect(0).prints(&format!("repaired: LSN {from}..{to}"));
+    let node = start("off");
+    until(&data, |scrub| scrub["damaged"] == serde_json::json!([]));
+    run(["status", "--data", &data, "--exit-code"]).expect(0).prints(", off");
+    node.stop(Path::new(&data)).expect(0);
 }

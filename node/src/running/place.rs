@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::options::{FirstRole, StreamOptions};
 use crate::promotion::{self, Before};
 use crate::receiving::Receiving;
+use crate::scrub::{Scrubber, repair_command};
 use crate::status::{RoleName, State, StreamStatus};
 use crate::stream::{
     self, Stream, StreamBuilder, fenced_step, fill_status, newest_policy, peers_of, rebuilt_step, take_over,
@@ -26,6 +27,7 @@ pub(crate) struct Place {
     stream: StreamId,
     folder: StreamFolder,
     running: Mutex<Running>,
+    scrubber: Mutex<Scrubber>,
     /// What greetings were refused with.
     refusals: Repeats<()>,
 }
@@ -53,12 +55,15 @@ impl Place {
             return Err(Error::Foreign { path: journal.dir().to_owned(), what });
         }
         let stream = journal.stream();
+        let policy = node.wanted(name).and_then(|wanted| wanted.scrub).unwrap_or(node.options.scrub);
+        let scrubber = Scrubber::start(name, &journal, folder.scrub(), policy)?;
         let running = match journal.role() {
             Role::Primary => Running::Primary(builder(node, name, journal).start()?),
             Role::Receiver => Running::Receiver(receive(node, name, journal, &folder)?),
             Role::Fenced => Running::Fenced(journal),
         };
-        Ok(Place { name: name.to_owned(), stream, folder, running: Mutex::new(running), refusals: Repeats::default() })
+        let (running, scrubber) = (Mutex::new(running), Mutex::new(scrubber));
+        Ok(Place { name: name.to_owned(), stream, folder, running, scrubber, refusals: Repeats::default() })
     }
 
     /// Makes a new stream of which this node is the first primary.
@@ -124,6 +129,16 @@ impl Place {
     }
 
     pub(super) fn status(&self) -> StreamStatus {
+        let mut status = self.running_status();
+        status.scrub = Some(self.scrubber().status());
+        let mendable = status.scrub.iter().flat_map(|scrub| &scrub.damaged).any(|damage| !damage.pruned);
+        if mendable && let Ok(journal) = self.journal() {
+            status.next_step.get_or_insert(repair_command(&journal));
+        }
+        status
+    }
+
+    fn running_status(&self) -> StreamStatus {
         match &*self.running() {
             Running::Primary(stream) => stream.primary().status(),
             Running::Receiver(receiving) => receiving.status(),
@@ -229,6 +244,7 @@ impl Place {
 
     /// Ends it in order, and notes what is unknown.
     pub(super) fn close(&self, stopped: &mut Stopped) {
+        self.scrubber().stop();
         let running = std::mem::replace(&mut *self.running(), Running::Closed);
         let closed = match running {
             Running::Primary(stream) => {
@@ -244,6 +260,10 @@ impl Place {
         if let Err(error) = closed {
             stopped.troubles.push(format!("{}: {error}", self.name));
         }
+    }
+
+    fn scrubber(&self) -> MutexGuard<'_, Scrubber> {
+        self.scrubber.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {

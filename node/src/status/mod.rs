@@ -141,6 +141,35 @@ pub struct SourceStatus {
     pub last_error: Option<String>,
 }
 
+/// How the look for rot in a stream's log goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubStatus {
+    /// How fast it reads; 0: it is off.
+    pub bytes_per_second: u64,
+    /// When everything had been looked at last, RFC 3339; `None`: not yet.
+    pub last_full: Option<String>,
+    /// Where the look at hand stands; `None`: none is under way.
+    pub at: Option<u64>,
+    /// What is damaged.
+    pub damaged: Vec<DamageStatus>,
+}
+
+/// A damaged place in a log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DamageStatus {
+    /// The segment file.
+    pub path: PathBuf,
+    /// The damaged entries begin here …
+    pub from: u64,
+    /// … and end here; the same when only the file's own header is damaged.
+    pub to: u64,
+    /// What is wrong.
+    pub what: String,
+    /// The log has been pruned up to behind it: nobody needs it any more.
+    pub pruned: bool,
+}
+
 /// One stream on this node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StreamStatus {
@@ -170,6 +199,9 @@ pub struct StreamStatus {
     pub in_doubt: bool,
     /// What it waits for; empty when for nothing.
     pub waits_for: Vec<String>,
+    /// The look for rot in its log; `None` where there is none.
+    #[serde(default)]
+    pub scrub: Option<ScrubStatus>,
     /// What the operator should know: last recovery, warnings.
     pub notes: Vec<String>,
     /// The command or the act that helps; `None` where nothing is wrong.
@@ -181,11 +213,21 @@ impl NodeStatus {
     pub fn degraded(&self) -> bool {
         self.streams.iter().any(StreamStatus::degraded)
     }
+
+    /// True when damage was found in some stream's log: `status --exit-code` is then 4.
+    pub fn damaged(&self) -> bool {
+        self.streams.iter().any(StreamStatus::damaged)
+    }
 }
 
 impl StreamStatus {
     /// True unless the stream is open with all its required peers, or follows its primary.
     pub fn degraded(&self) -> bool {
         !matches!(self.state, State::Open | State::Following)
+    }
+
+    /// True when damage was found in its log.
+    pub fn damaged(&self) -> bool {
+        self.scrub.as_ref().is_some_and(|scrub| !scrub.damaged.is_empty())
     }
 }

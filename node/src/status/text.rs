@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{DestinationStatus, Lag, NodeStatus, RoleName, State, StreamStatus};
+use super::{DamageStatus, DestinationStatus, Lag, NodeStatus, RoleName, ScrubStatus, State, StreamStatus};
 
 impl Display for NodeStatus {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -49,6 +49,9 @@ impl Display for StreamStatus {
             writeln!(f)?;
             write_line(f, "last error", source.last_error.as_deref())?;
         }
+        if let Some(scrub) = &self.scrub {
+            write!(f, "{scrub}")?;
+        }
         for waits in &self.waits_for {
             write_line(f, "waits for", Some(waits))?;
         }
@@ -80,6 +83,27 @@ impl Display for DestinationStatus {
             writeln!(f, "    next       {due}")?;
         }
         write_line(f, "  error", self.last_error.as_deref())
+    }
+}
+
+impl Display for ScrubStatus {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let last = self.last_full.as_deref().unwrap_or("never");
+        let at = self.at.map(|at| format!(", now at LSN {at}")).unwrap_or_default();
+        let off = if self.bytes_per_second == 0 { ", off" } else { "" };
+        writeln!(f, "  scrub        last full {last}{at}{off}")?;
+        self.damaged.iter().try_for_each(|damage| write_line(f, "DAMAGED", Some(&damage.to_string())))
+    }
+}
+
+impl Display for DamageStatus {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.to > self.from {
+            true => write!(f, "LSN {}..{}", self.from, self.to)?,
+            false => write!(f, "the header of the segment at LSN {}", self.from)?,
+        }
+        let pruned = if self.pruned { "; pruned since" } else { "" };
+        write!(f, " in {}: {}{pruned}", self.path.display(), self.what)
     }
 }
 
@@ -154,6 +178,7 @@ mod tests {
             }],
             source: None,
             in_doubt: false,
+            scrub: Some(ScrubStatus { at: Some(32), ..ScrubStatus::default() }),
             waits_for: vec!["b to connect".into()],
             notes: Vec::new(),
             next_step: Some("start b, or: towline promote log --accept-loss".into()),
@@ -167,6 +192,7 @@ mod tests {
              \x20 to b         peer 10.0.0.2:7400, sync, required: connecting\n\
              \x20   durable    32  32 bytes, 1.2 s behind\n\
              \x20   error      connection refused\n\
+             \x20 scrub        last full never, now at LSN 32, off\n\
              \x20 waits for    b to connect\n\
              \x20 next step    start b, or: towline promote log --accept-loss\n"
         );
@@ -176,6 +202,9 @@ mod tests {
     fn a_receiver_names_its_primary() {
         let source =
             SourceStatus { name: Some("a".into()), connected: true, durable: Some(8), ..SourceStatus::default() };
+        let damage = DamageStatus { path: "x.seg".into(), from: 8, to: 96, what: "rot".into(), pruned: true };
+        let last_full = Some("2026-11-28T15:41:00Z".into());
+        let scrub = ScrubStatus { bytes_per_second: 1, last_full, at: None, damaged: vec![damage] };
         let stream = StreamStatus {
             name: "log".into(),
             id: "5f…".into(),
@@ -189,14 +218,18 @@ mod tests {
             destinations: Vec::new(),
             source: Some(source),
             in_doubt: false,
+            scrub: Some(scrub),
             waits_for: Vec::new(),
             notes: Vec::new(),
             next_step: None,
         };
         let node = NodeStatus { node: "b".into(), streams: vec![stream], ..NodeStatus::default() };
-        assert!(!node.degraded());
+        assert!(!node.degraded() && node.damaged());
         let text = node.to_string();
         assert!(text.contains("log: receiver, following, term 1"), "{text}");
         assert!(text.contains("  from         a, connected  durable there 8\n"), "{text}");
+        let scrub =
+            "  scrub        last full 2026-11-28T15:41:00Z\n  DAMAGED      LSN 8..96 in x.seg: rot; pruned since\n";
+        assert!(text.contains(scrub), "{text}");
     }
 }
