@@ -10,7 +10,6 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::fs::{Advice, fadvise};
@@ -21,7 +20,8 @@ use crate::geometry::SEGMENT_HEADER_BYTES;
 use crate::log::Journal;
 use crate::lsn::{Lsn, LsnRange};
 use crate::repair::{Body, Harm};
-use crate::segment::SegmentHeader;
+use crate::segment::{SegmentHeader, file_name};
+use crate::sync::atomic::Ordering;
 
 /// How fast to read, and how often to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,20 +140,22 @@ struct Open {
 impl Scrub {
     /// A look at everything.
     pub fn all(journal: &Journal) -> Scrub {
-        Scrub::from(journal, journal.start_tip(), Lsn::MAX)
+        Scrub::from(journal, LsnRange::new(Lsn::ZERO, Lsn::MAX))
     }
 
     /// A look at `range`, from the beginning of its segment on.
     pub fn range(journal: &Journal, range: LsnRange) -> Scrub {
-        let tip = journal.segment_at(range.from).map(|segment| segment.header.tip);
-        let start = journal.start_tip();
-        let tip = tip.filter(|tip| tip.lsn >= start.lsn).unwrap_or(start);
-        Scrub::from(journal, tip, range.to.max(range.from.advance(1)))
+        // a header alone is looked at with the first entry behind it
+        Scrub::from(journal, LsnRange::new(range.from, range.to.max(range.from.advance(1))))
     }
 
-    fn from(journal: &Journal, tip: Tip, goal: Lsn) -> Scrub {
+    fn from(journal: &Journal, range: LsnRange) -> Scrub {
+        // first of all: a cut from here on is the walk's to find
         let cuts = journal.shared.cuts.load(Ordering::Acquire);
-        let goal = goal.min(journal.board().durable());
+        let start = journal.start_tip();
+        let tip = journal.segment_at(range.from).map(|segment| segment.header.tip);
+        let tip = tip.filter(|tip| tip.lsn >= start.lsn).unwrap_or(start);
+        let goal = range.to.min(journal.board().durable());
         Scrub { journal: journal.clone(), tip, goal, cuts, open: None }
     }
 
@@ -180,7 +182,9 @@ impl Scrub {
                 bytes = SEGMENT_HEADER_BYTES as u64;
                 let (open, harm) = self.open(begun)?;
                 let Some(open) = open else { return Ok(self.skip(begun, end, Harm::Missing, bytes)) };
-                if let Some(harm) = harm {
+                if let Some(harm) = harm
+                    && !self.overtaken()
+                {
                     let finding = Finding { path: open.path.clone(), range: LsnRange::new(begun, begun), harm };
                     self.open = Some(open);
                     return Ok(Scrubbed::Damaged(bytes, finding));
@@ -226,8 +230,16 @@ impl Scrub {
         }
     }
 
-    /// True when what was read is no longer, or not, the log: it was pruned or cut meanwhile.
-    fn overtaken(&self) -> bool {
+    /// True when what was read was not the log, or is no longer: it was pruned or cut meanwhile. Asked only where
+    /// something looks damaged.
+    fn overtaken(&mut self) -> bool {
+        // a cut changes files before it is seen: it is over, or not begun, while nobody can sync
+        let _no_cut = self.journal.syncing();
+        if self.journal.control().facts.cut.is_some() {
+            // one that failed: the files are neither the old nor the new log until the journal is opened again
+            self.goal = self.tip.lsn;
+            return true;
+        }
         self.tip.lsn < self.journal.start() || self.cuts != self.journal.shared.cuts.load(Ordering::Acquire)
     }
 
@@ -252,7 +264,6 @@ impl Scrub {
                 Err(what) => Some(Harm::Header(what.to_owned())),
             },
         };
-        let harm = harm.filter(|_| !self.overtaken());
         let body = Body::new(Box::new(file), self.journal.geometry(), segment.first());
         Ok((Some(Open { path, body }), harm))
     }
@@ -296,7 +307,7 @@ impl Scrub {
             Some(next) => self.tip = next,
             None => self.goal = self.tip.lsn,
         }
-        let path = self.journal.dir().join(crate::segment::file_name(first));
+        let path = self.journal.dir().join(file_name(first));
         let durable = self.journal.board().durable();
         Scrubbed::Damaged(bytes, Finding { path, range: LsnRange::new(from, to.min(durable)), harm })
     }

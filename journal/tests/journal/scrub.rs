@@ -1,13 +1,21 @@
 //! The scrub of an open journal: it finds what has rotted, exactly, beside everything that goes on.
 
 use std::fs;
+use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
 use journal::repair::Harm;
 use journal::scrub::{Finding, Scrub, Scrubbed};
-use journal::{FaultKind, Item, Journal, Lsn, LsnRange, SEGMENT_HEADER_BYTES};
+use journal::{
+    Disk, FaultKind, Host, Item, Journal, Lsn, LsnRange, Options, SEGMENT_HEADER_BYTES, Storage, StorageFile,
+};
 
-use crate::lifecycle::{create, flip, segment_file, start_run};
+use crate::lifecycle::{create, flip, segment_file, small, start_run};
 
 const SEGMENT: u64 = 64 << 10;
 const HEADER: u64 = SEGMENT_HEADER_BYTES as u64;
@@ -114,4 +122,73 @@ fn pruning_and_cutting_beside_it_are_no_damage() {
     journal.sync().unwrap();
     assert_eq!(look(cut).0, []);
     assert_eq!(look(Scrub::all(&journal)).0, []);
+}
+
+/// A disk that lets somebody look when a cut has changed the files and nobody has been told yet.
+#[derive(Debug)]
+struct Halfway {
+    look: Mutex<(Sender<()>, Receiver<()>)>,
+    replaced: AtomicBool,
+}
+
+impl Storage for Halfway {
+    fn create(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn StorageFile>> {
+        Disk.create(path, bytes)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
+        if self.replaced.load(Ordering::Relaxed) {
+            let look = self.look.lock().unwrap();
+            let _ = look.0.send(());
+            // one that waits for the end of the cut, as it should, isn't waited for
+            let _ = look.1.recv_timeout(Duration::from_millis(300));
+        }
+        Disk.open(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk.rename(from, to)?;
+        self.replaced.fetch_or(from.ends_with("cut.new"), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk.link(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        Disk.remove(path)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        Disk.create_dir(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        Disk.sync_dir(path)
+    }
+}
+
+/// A receiver cuts its tail while the scrub reads it. The files change before the journal says so: a look between the two
+/// must not call that rot.
+#[test]
+fn a_cut_that_is_half_way_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, ends) = filled(dir.path());
+    journal.close().unwrap();
+    let (halfway, wait) = channel();
+    let (looked, done) = channel();
+    let storage = Arc::new(Halfway { look: Mutex::new((halfway, done)), replaced: AtomicBool::new(false) });
+    let options = Options { host: Host { storage, ..Host::default() }, ..small() };
+    let journal = Journal::open(dir.path(), options).unwrap();
+    let scrub = Scrub::all(&journal);
+    let looking = thread::spawn(move || {
+        wait.recv().unwrap();
+        let found = look(scrub).0;
+        // the cut may be over already
+        let _ = looked.send(());
+        found
+    });
+    journal.cut(*ends.iter().find(|end| end.get() > SEGMENT + 20_000).unwrap()).unwrap();
+    assert_eq!(looking.join().unwrap(), []);
 }
