@@ -246,7 +246,10 @@ impl fmt::Display for Scrub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             ScrubPolicy { bytes_per_second: 0, .. } => f.write_str("off"),
-            ScrubPolicy { bytes_per_second, every } => write!(f, "{}/s every {}", Size(bytes_per_second), Span(every)),
+            ScrubPolicy { bytes_per_second, every } if bytes_per_second.is_multiple_of(1_000_000) => {
+                write!(f, "{} MB/s every {}", bytes_per_second / 1_000_000, Span(every))
+            }
+            ScrubPolicy { bytes_per_second, every } => write!(f, "{bytes_per_second}/s every {}", Span(every)),
         }
     }
 }
