@@ -36,10 +36,10 @@ pub(super) struct Local {
 /// What a segment file says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Head {
-    /// The tip in front of its first entry.
-    Whole(Tip),
-    /// The same, but only one of the two copies is whole.
-    OneCopy(Tip),
+    /// This, twice.
+    Whole(SegmentHeader),
+    /// This, but only one of the two copies is whole.
+    OneCopy(SegmentHeader),
     /// Nothing that can be used.
     Bad(String),
     /// There is no file, or it was cut off.
@@ -47,10 +47,10 @@ pub(super) enum Head {
 }
 
 impl Head {
-    /// The tip that it names.
+    /// The tip that it names in front of the first entry.
     pub(super) fn tip(&self) -> Option<Tip> {
         match self {
-            Head::Whole(tip) | Head::OneCopy(tip) => Some(*tip),
+            Head::Whole(header) | Head::OneCopy(header) => Some(header.tip),
             Head::Bad(_) | Head::Missing => None,
         }
     }
@@ -108,7 +108,7 @@ impl<'a> Files<'a> {
             Ok(header) => header,
             Err(what) => return Head::Bad(what.to_owned()),
         };
-        let SegmentHeader { stream, geometry, first: named, tip } = header;
+        let SegmentHeader { stream, geometry, first: named, .. } = header;
         if stream != self.facts.stream || geometry != self.facts.geometry || named != first {
             return Head::Bad(format!(
                 "its header says stream {stream} at LSN {named}, but this is the segment of stream {} at LSN {first}",
@@ -116,8 +116,8 @@ impl<'a> Files<'a> {
             ));
         }
         match SegmentHeader::copies_agree(block) {
-            true => Head::Whole(tip),
-            false => Head::OneCopy(tip),
+            true => Head::Whole(header),
+            false => Head::OneCopy(header),
         }
     }
 }

@@ -24,6 +24,7 @@ mod survey;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -91,7 +92,10 @@ impl Repair {
         }
         let lock = FolderLock::take(dir)?;
         let path = dir.join(control::NAME);
-        let file = File::open(&path).map_err(Error::io("open", &path))?;
+        let file = File::open(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => control::lost(&path, control::MISSING),
+            _ => Error::io("open", &path)(error),
+        })?;
         let control::Stored { facts, evidence, .. } = control::read(&file, &path)?;
         let bound = match facts.cut {
             // the evidence may speak of what was cut

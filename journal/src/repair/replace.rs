@@ -25,8 +25,7 @@ const BLOCK_BYTES: usize = 4096;
 /// What the new file of a segment is made of: the old one, with these entries in the place of damaged ones.
 #[derive(Clone, Debug)]
 pub(super) struct Rewrite {
-    /// The tip that its header names.
-    header: Tip,
+    header: SegmentHeader,
     /// Where its verified entries begin.
     pub(super) first: Tip,
     /// Where they end: behind the segment, or at the end of what was durable.
@@ -35,7 +34,7 @@ pub(super) struct Rewrite {
 }
 
 impl Rewrite {
-    pub(super) fn new(header: Tip, first: Tip) -> Rewrite {
+    pub(super) fn new(header: SegmentHeader, first: Tip) -> Rewrite {
         Rewrite { header, first, last: first, patches: Vec::new() }
     }
 }
@@ -71,14 +70,13 @@ pub(super) fn replace(
     };
     let geometry = repair.facts.geometry;
     let new = storage.create(&aside, file_bytes(geometry)).map_err(Error::io("allocate", &aside))?;
-    let header = SegmentHeader { stream: repair.facts.stream, geometry, first, tip: rewrite.header };
-    new.write_at(&header.encode(), 0).map_err(Error::io("write", &aside))?;
+    new.write_at(&rewrite.header.encode(), 0).map_err(Error::io("write", &aside))?;
     copy(old.as_ref(), &*new, file_bytes(geometry)).map_err(Error::io("write", &aside))?;
     for patch in &rewrite.patches {
         lay(repair, patch, first, &*new, &aside, sources)?;
     }
     new.sync().map_err(Error::io("sync", &aside))?;
-    verify(&aside, &header, rewrite)?;
+    verify(&aside, rewrite)?;
     let kept = match old {
         Some(_) => Some(keep(repair, &path, first, damages)?),
         None => None,
@@ -159,13 +157,14 @@ fn lay(
 }
 
 /// Reads the new file as an opening would: every entry, from the header on, to the very tip that was planned.
-fn verify(aside: &Path, header: &SegmentHeader, rewrite: &Rewrite) -> Result<()> {
+fn verify(aside: &Path, rewrite: &Rewrite) -> Result<()> {
     let differs = |how: &dyn std::fmt::Display| Error::Corrupt {
         path: aside.to_owned(),
         what: format!("what was written there doesn't read back ({how}). The log was not changed; check the disk"),
     };
     let file = File::open(aside).map_err(Error::io("open", aside))?;
-    if SegmentHeader::read(&file, aside)? != *header {
+    let header = rewrite.header;
+    if SegmentHeader::read(&file, aside)? != header {
         return Err(differs(&"its header"));
     }
     let mut body = Body::new(Box::new(file), header.geometry, header.first);

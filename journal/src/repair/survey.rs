@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::geometry::ENTRY_ALIGN;
 use crate::lsn::{Lsn, LsnRange};
 use crate::recovery::written_here;
+use crate::segment::SegmentHeader;
 
 /// A walk over one journal.
 pub(super) struct Survey<'a, 's> {
@@ -76,20 +77,23 @@ impl<'a, 's> Survey<'a, 's> {
         let first = self.repair.facts.geometry.segment_of(tip.lsn);
         let beyond = tip.lsn >= self.bound.lsn;
         let local = self.files.local(first)?;
-        let (mut header, mut harm) = (*tip, None);
-        match &local.head {
+        let facts = &self.repair.facts;
+        let opening = facts.history.of(tip.epoch).copied();
+        let (stream, geometry) = (facts.stream, facts.geometry);
+        let rebuilt = SegmentHeader { stream, geometry, first, tip: *tip, opening };
+        let (header, harm) = match &local.head {
             Head::Missing if beyond => return Ok(false),
             // made in advance by a life whose tail was lost
-            Head::Whole(named) | Head::OneCopy(named) if beyond && named != tip => return Ok(false),
-            Head::Whole(named) | Head::OneCopy(named) if named.lsn < self.repair.facts.start.lsn => header = *named,
-            Head::Whole(named) | Head::OneCopy(named) if named != tip => {
-                let what = format!("its header names chain {} in front of it instead of {}", named.chain, tip.chain);
-                harm = Some((Harm::Header(what), Cure::Rebuilt));
+            Head::Whole(own) | Head::OneCopy(own) if beyond && own.tip != *tip => return Ok(false),
+            Head::Whole(own) | Head::OneCopy(own) if own.tip != *tip && own.tip.lsn >= facts.start.lsn => {
+                let what = format!("its header names chain {} in front of it, not {}", own.tip.chain, tip.chain);
+                (rebuilt, Some((Harm::Header(what), Cure::Rebuilt)))
             }
-            Head::OneCopy(_) => harm = Some((Harm::HeaderCopy, Cure::OtherCopy)),
-            Head::Bad(what) => harm = Some((Harm::Header(what.clone()), Cure::Rebuilt)),
-            Head::Whole(_) | Head::Missing => {}
-        }
+            Head::Whole(own) => (*own, None),
+            Head::OneCopy(own) => (*own, Some((Harm::HeaderCopy, Cure::OtherCopy))),
+            Head::Bad(what) => (rebuilt, Some((Harm::Header(what.clone()), Cure::Rebuilt))),
+            Head::Missing => (rebuilt, None),
+        };
         self.entered = Some(first);
         self.plan.rewrites.insert(first, Rewrite::new(header, *tip));
         if let Some((harm, cure)) = harm {
@@ -225,7 +229,7 @@ impl<'a, 's> Survey<'a, 's> {
         while first < self.bound.lsn {
             let head = self.files.local(first)?.head.clone();
             let harm = match head {
-                Head::Whole(tip) | Head::OneCopy(tip) => return Ok(Way::On(tip)),
+                Head::Whole(own) | Head::OneCopy(own) => return Ok(Way::On(own.tip)),
                 Head::Bad(what) => Harm::Header(what),
                 Head::Missing => Harm::Missing,
             };
