@@ -179,14 +179,15 @@ fn durable(dir: &Path, record_bytes: usize, writers: usize) -> Sample {
         let writer = || {
             let mut found = latencies();
             let record = vec![7; record_bytes];
+            let mut segment = Lsn::ZERO;
             while begun.elapsed() < TIME {
                 let from = Instant::now();
                 let ack = journal.append(Item::record(&[&record])).expect("append").durable().expect("durable");
-                let behind = Lsn::new(ack.lsn.get().saturating_sub(floor::FILE_BYTES));
-                if journal.geometry().segment_of(behind) > journal.start() {
-                    journal.prune(behind).expect("prune");
-                }
                 found.record(from.elapsed().as_nanos() as u64).expect("it grows");
+                if journal.geometry().segment_of(ack.lsn) > segment {
+                    segment = journal.geometry().segment_of(ack.lsn);
+                    journal.prune(segment).expect("prune");
+                }
             }
             found
         };
