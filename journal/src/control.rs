@@ -1,7 +1,7 @@
 //! The control file: what a journal knows beside its log. It never says more than the log or a returned sync proves.
 //!
-//! Facts are written alternately to two slots and synced at every change, then copied to the other slot; evidence of durability is written after every
-//! sync of the log, and not synced each time. [`slots`] has the bytes.
+//! Facts are written alternately to two slots and synced at every change, then copied to the other slot; evidence of
+//! durability is written after every sync of the log, and not synced each time. [`slots`] has the bytes.
 //!
 //! Evidence survives `kill -9` at once and a power cut at the latest a second later: between two syncs of the control
 //! file only one evidence slot is written, so the other one, synced, is always whole.
