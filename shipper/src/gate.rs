@@ -3,10 +3,14 @@
 //! ```text
 //!            Ready                  no connection              `after` is over (Alone)
 //!  Unmet ------------> Counted ---------------------> Lost ----------------------------> Away
-//!                         ^                             |                                  |  connected, nearly
-//!                         |<------- connected ----------+                                  v  caught up
-//!                         +------------------- caught up to all that was committed ---- Behind
+//!                        ^ ^           connected |     ^ no connection                    |  connected, nearly
+//!                        | |                     v     | (the same loss goes on)          v  caught up
+//!                        | +-- caught up ----- Returning ---- `after` is over ---> Away  Behind
+//!                        +--------------------- caught up to all that was committed -------+
 //! ```
+//! A connection alone ends no loss: a peer that comes back, fails and comes back again without ever catching up is lost
+//! since the first time, so that its returns don't put off what `on_loss` says.
+//!
 //! `Alone` never covers a peer that is `Unmet`: the reboot of a dead node is how two primaries are born. Only an
 //! operator's word ([`Gate::waive`]) does.
 
@@ -75,7 +79,7 @@ pub struct Verdict {
     pub committed: Lsn,
     /// What a loss means now.
     pub loss: Loss,
-    /// Peers (by index) that are met, required and without a connection.
+    /// Peers (by index) that are met and required, and don't count: without a connection, or not caught up since.
     pub lost: Vec<usize>,
 }
 
@@ -94,9 +98,20 @@ pub struct Gate {
 enum Place {
     Unmet,
     Counted,
-    Lost { since: Instant },
-    Away { committed: Lsn },
-    Behind { committed: Lsn },
+    Lost {
+        since: Instant,
+    },
+    /// Connected again. What it is owed was written until then; commits go on waiting for it.
+    Returning {
+        since: Instant,
+        owed: Lsn,
+    },
+    Away {
+        committed: Lsn,
+    },
+    Behind {
+        committed: Lsn,
+    },
 }
 
 impl Gate {
@@ -143,7 +158,7 @@ impl Gate {
     /// commits are stamped as alone until they are back.
     pub fn waive(&mut self) {
         for (_, place) in &mut self.members {
-            if matches!(place, Place::Unmet | Place::Lost { .. }) {
+            if *place == Place::Unmet || place.lost_since().is_some() {
                 *place = Place::Away { committed: self.committed };
             }
         }
@@ -152,9 +167,9 @@ impl Gate {
 
     /// When [`Gate::update`] must be called again, though nothing else happens.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let due = |(member, place): &(Member, Place)| match (place, member.on_loss) {
-            (Place::Lost { since }, OnLoss::Fail { after } | OnLoss::Alone { after }) => since.checked_add(after),
-            _ => None,
+        let due = |(member, place): &(Member, Place)| match member.on_loss {
+            OnLoss::Fail { after } | OnLoss::Alone { after } => place.lost_since()?.checked_add(after),
+            OnLoss::Block => None,
         };
         // what was due at the last update was done there
         self.members.iter().filter_map(due).filter(|due| self.updated.is_none_or(|updated| updated < *due)).min()
@@ -169,7 +184,7 @@ impl Gate {
     }
 
     fn lost(&self) -> Vec<usize> {
-        let gone = |place: &Place| matches!(place, Place::Lost { .. } | Place::Away { .. });
+        let gone = |place: &Place| place.lost_since().is_some() || matches!(place, Place::Away { .. });
         let lost =
             self.members.iter().enumerate().filter(|(_, (member, place))| member.mode != Mode::Async && gone(place));
         lost.map(|(index, _)| index).collect()
@@ -180,8 +195,8 @@ impl Gate {
         let there = required().filter(|(_, place)| matches!(place, Place::Counted | Place::Behind { .. })).count();
         let staying = required().filter(|(_, place)| !matches!(place, Place::Away { .. })).count();
         if self.open && there < self.need.count(required().count()).min(staying) {
-            let failing = |(member, place): &(Member, Place)| match (place, member.on_loss) {
-                (Place::Lost { since }, OnLoss::Fail { after }) => now.saturating_duration_since(*since) >= after,
+            let failing = |(member, place): &(Member, Place)| match (place.lost_since(), member.on_loss) {
+                (Some(since), OnLoss::Fail { after }) => now.saturating_duration_since(since) >= after,
                 _ => false,
             };
             return if required().any(failing) { Loss::Failing } else { Loss::Waiting };
@@ -190,18 +205,39 @@ impl Gate {
     }
 }
 
+impl Member {
+    /// The stream goes on without it by now, lost since then.
+    fn goes_on(&self, now: Instant, since: Instant) -> bool {
+        matches!(self.on_loss, OnLoss::Alone { after } if now.saturating_duration_since(since) >= after)
+    }
+}
+
 impl Place {
+    /// It counted, and doesn't since then; commits wait for it.
+    fn lost_since(&self) -> Option<Instant> {
+        match self {
+            Place::Lost { since } | Place::Returning { since, .. } => Some(*since),
+            Place::Unmet | Place::Counted | Place::Away { .. } | Place::Behind { .. } => None,
+        }
+    }
+
     fn step(self, now: Instant, durable: Lsn, member: &Member, marks: Option<Marks>) -> Place {
         match (self, marks) {
             // nothing was committed without it so far: it counts at once
-            (Place::Unmet | Place::Counted | Place::Lost { .. }, Some(_)) => Place::Counted,
+            (Place::Unmet | Place::Counted, Some(_)) => Place::Counted,
             (Place::Unmet, None) => Place::Unmet,
             (Place::Counted, None) => Place::Lost { since: now }.step(now, durable, member, None),
-            (Place::Lost { since }, None) => match member.on_loss {
-                OnLoss::Alone { after } if now.saturating_duration_since(since) >= after => {
-                    Place::Away { committed: durable }
-                }
-                _ => self,
+            (Place::Lost { since } | Place::Returning { since, .. }, None) => match member.goes_on(now, since) {
+                true => Place::Away { committed: durable },
+                false => Place::Lost { since },
+            },
+            (Place::Lost { since }, Some(_)) => {
+                Place::Returning { since, owed: durable }.step(now, durable, member, marks)
+            }
+            (Place::Returning { owed, .. }, Some(marks)) if marks.promise(member.mode) >= owed => Place::Counted,
+            (Place::Returning { since, .. }, Some(_)) => match member.goes_on(now, since) {
+                true => Place::Away { committed: durable }.step(now, durable, member, marks),
+                false => self,
             },
             // whatever is durable may have been committed alone
             (Place::Away { committed }, None) => Place::Away { committed: committed.max(durable) },
@@ -300,6 +336,57 @@ mod tests {
         gate.update(now + AFTER, Lsn::new(9), &[None]);
         gate.update(now + AFTER, Lsn::new(9), &[at(6)]);
         assert_eq!(gate.update(now + AFTER, Lsn::new(9), &[None]).loss, Loss::Alone);
+    }
+
+    /// A receiver on a nearly full disk found room for a little, was counted, and was full again: each such return put off
+    /// that the stream went on alone.
+    #[test]
+    fn a_return_that_does_not_catch_up_puts_nothing_off() {
+        let (mut gate, now) = gate(Need::All, &[Mode::Sync], OnLoss::Alone { after: AFTER });
+        gate.update(now, Lsn::new(5), &[at(5)]);
+        gate.update(now, Lsn::new(9), &[None]);
+        let later = now + AFTER - Duration::from_secs(1);
+        let verdict = gate.update(later, Lsn::new(9), &[at(8)]);
+        assert_eq!((verdict.loss, verdict.lost, verdict.remote.promised), (Loss::Waiting, vec![0], Lsn::new(8)));
+        assert_eq!(gate.poll_timeout(), Some(now + AFTER));
+        assert_eq!(gate.update(later, Lsn::new(12), &[None]).loss, Loss::Waiting);
+        assert_eq!(gate.poll_timeout(), Some(now + AFTER));
+        assert_eq!(gate.update(now + AFTER, Lsn::new(12), &[None]).loss, Loss::Alone);
+    }
+
+    #[test]
+    fn a_return_counts_with_all_that_was_durable_when_it_came() {
+        let (mut gate, now) = gate(Need::All, &[Mode::Sync], OnLoss::Alone { after: AFTER });
+        gate.update(now, Lsn::new(5), &[at(5)]);
+        gate.update(now, Lsn::new(9), &[None]);
+        assert_eq!(gate.update(now, Lsn::new(9), &[at(5)]).loss, Loss::Waiting);
+        // what is written meanwhile doesn't keep it from counting
+        let verdict = gate.update(now, Lsn::new(20), &[at(9)]);
+        assert_eq!((verdict.loss, verdict.lost, verdict.remote.promised), (Loss::None, vec![], Lsn::new(9)));
+        // a loss behind that is a new one
+        gate.update(now + AFTER, Lsn::new(20), &[None]);
+        assert_eq!(gate.poll_timeout(), Some(now + AFTER + AFTER));
+    }
+
+    #[test]
+    fn a_return_that_takes_too_long_is_gone_on_without() {
+        let far = Lsn::new(9 + 2 * RETURN_SLACK_BYTES);
+        let (mut gate, now) = gate(Need::All, &[Mode::Sync], OnLoss::Alone { after: AFTER });
+        gate.update(now, Lsn::new(5), &[at(5)]);
+        gate.update(now, far, &[None]);
+        gate.update(now, far, &[at(5)]);
+        let verdict = gate.update(now + AFTER, far, &[at(6)]);
+        assert_eq!((verdict.loss, verdict.remote.promised), (Loss::Alone, Lsn::MAX));
+        assert_eq!(gate.update(now + AFTER, far, &[at(far.get())]).loss, Loss::None);
+    }
+
+    #[test]
+    fn waits_are_failed_until_a_return_has_caught_up() {
+        let (mut gate, now) = gate(Need::All, &[Mode::Sync], OnLoss::Fail { after: AFTER });
+        gate.update(now, Lsn::new(5), &[at(5)]);
+        gate.update(now, Lsn::new(9), &[None]);
+        assert_eq!(gate.update(now + AFTER, Lsn::new(9), &[at(8)]).loss, Loss::Failing);
+        assert_eq!(gate.update(now + AFTER, Lsn::new(9), &[at(9)]).loss, Loss::None);
     }
 
     #[test]

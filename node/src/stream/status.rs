@@ -88,6 +88,7 @@ impl Primary {
         }
         let staying = links.iter().flat_map(|links| &links.peers);
         let staying = staying.filter(|peer| peer.mode != Mode::Async && peer.marks.is_some());
+        let connected: Vec<String> = staying.clone().map(PeerStatus::called).collect();
         let staying: Vec<String> =
             staying.map(|peer| format!("{} with {}", mode_name(peer.mode), peer.called())).collect();
         if let Some(links) = links {
@@ -117,13 +118,17 @@ impl Primary {
                 State::Blocked => {
                     let step = match self.refused() {
                         Some((_, why)) => format!("{why}. Mended, it connects by itself"),
+                        None if waits_for.iter().all(|peer| connected.contains(peer)) => {
+                            format!("wait until {peers} has caught up: commits wait for it")
+                        }
                         None => format!("bring back {peers}: commits wait for it"),
                     };
                     format!("{step}; {}", self.go_on_without())
                 }
                 _ => format!("bring back {peers}: it catches up by itself"),
             });
-            status.waits_for = waits_for.into_iter().map(|peer| format!("{peer} to connect")).collect();
+            let what = |peer: &String| if connected.contains(peer) { "to catch up" } else { "to connect" };
+            status.waits_for = waits_for.iter().map(|peer| format!("{peer} {}", what(peer))).collect();
         } else if state == State::Alone {
             status.next_step = Some("add a peer (--to HOST:PORT,mode=sync): nothing is kept elsewhere".into());
         }
