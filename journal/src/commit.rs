@@ -291,12 +291,13 @@ impl Journal {
         Ok(())
     }
 
-    /// Makes sure that there is room for one more segment: what a receiver that had none asks before it lets itself be
-    /// counted on again. Blocking: a segment may be written in full.
+    /// Makes sure that there is room for `bytes` more and for a whole segment behind them: what a receiver that had none
+    /// asks before it lets itself be counted on again. Blocking: segments may be written in full.
     ///
-    /// Errors: `Full` changes nothing.
-    pub fn make_room(&self) -> Result<()> {
-        self.reserve_to(self.board().staged().advance(self.geometry().body_bytes())).map(drop)
+    /// Errors: `Full`; the segments that could be made are kept for the next attempt.
+    pub fn make_room(&self, bytes: u64) -> Result<()> {
+        let end = self.board().staged().advance(bytes);
+        self.reserve_to(end.advance(self.geometry().body_bytes())).map(drop)
     }
 
     pub(crate) fn poisoned(&self, path: &Path, cause: &dyn std::fmt::Display) -> Error {

@@ -23,6 +23,10 @@ use wire::{Announce, Greeting, Message, Mode, NodeInfo, PROTOCOL, Place, Repeats
 use crate::feed::Feed;
 use crate::intake::{Found, Intake, IntakeOptions, Log, Notice};
 
+/// A receiver that was full comes back with room for all that it lacks, or for so much of it: about what a primary keeps
+/// under way. It is allocated and written before the greeting is answered, so it mustn't take longer than a primary waits.
+const RETURN_ROOM_BYTES: u64 = 16 << 20;
+
 /// What the node around a received stream does for it. Nothing here may call back into the stream.
 pub trait Keeper: Send + Sync {
     /// The replica may apply up to `to`. Must not block.
@@ -264,10 +268,11 @@ impl ReceiverStream {
             seen.name = Some(greeting.node.name.clone());
         }
         let mode = greeting.mode;
-        // a receiver without space must not be counted on, only to fail at the first entry: the primary would take it
-        // for lost and found again at every attempt, and never go on alone
+        // a receiver without space must not come back only to be full again at the next entries. One segment is not
+        // enough: the flush thread had that one ready when the last entries didn't fit
+        let lacks = greeting.end.lsn.bytes_since(self.journal.board().written());
         let room = match self.is_full() {
-            true => self.journal.make_room(),
+            true => self.journal.make_room(lacks.min(RETURN_ROOM_BYTES)),
             false => Ok(()),
         };
         self.step(|intake| {

@@ -55,13 +55,19 @@ pub(crate) enum Order {
     /// Hold the first sync of files that are to become segments.
     HoldPool,
     Fail,
-    Full,
+    /// There is room for so many files more.
+    Room(usize),
 }
 
 impl Held {
     pub(crate) fn order(&self, order: Order) {
         *self.shared.0.lock().unwrap() = order;
         self.shared.1.notify_all();
+    }
+
+    /// No file can be created now.
+    pub(crate) fn is_full(&self) -> bool {
+        *self.shared.0.lock().unwrap() == Order::Room(0)
     }
 
     /// Syncs that are held back now.
@@ -110,8 +116,10 @@ impl HeldFile {
 
 impl Storage for Held {
     fn create(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn StorageFile>> {
-        if *self.shared.0.lock().unwrap() == Order::Full {
-            return Err(io::ErrorKind::StorageFull.into());
+        match &mut *self.shared.0.lock().unwrap() {
+            Order::Room(0) => return Err(io::ErrorKind::StorageFull.into()),
+            Order::Room(left) => *left -= 1,
+            _ => {}
         }
         Ok(HeldFile::of(self, path, Disk.create(path, bytes)?))
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use journal::{Class, Level, Lsn, Role, Term, TermSeen, WaitError};
-use shipper::{Event, PeerState};
+use shipper::{Event, Loss, PeerState};
 use wire::{Ack, Announce, Dialogue, Message, Mode, Refusal};
 
 use super::intruders::{session, source};
@@ -212,7 +212,7 @@ fn a_full_disk_of_the_receiver_is_said_and_goes_on_when_space_returns() {
     let primary = Shipping::start(a.create(Role::Primary), PLAIN, vec![target(Mode::SemiSync, receiving.address())]);
     primary.open();
     primary.append(b"before").wait(Level::Received, LONG).unwrap();
-    b.disk.order(Order::Full);
+    b.disk.order(Order::Room(0));
     let mut last = primary.append(b"x");
     for _ in 0..20 {
         last = primary.append(&vec![1; 50_000]);
@@ -227,4 +227,34 @@ fn a_full_disk_of_the_receiver_is_said_and_goes_on_when_space_returns() {
     last.wait(Level::Received, LONG).unwrap();
     assert_eq!(bytes(&primary.journal), bytes(receiving.stream.journal()));
     assert!(!receiving.stream.status().full);
+}
+
+/// It came back with room for one segment, was counted again, and was full again at the next entries: at every attempt,
+/// which kept the primary from ever going on alone.
+#[test]
+fn a_full_receiver_comes_back_once_with_room_for_what_it_lacks() {
+    let (a, b) = (Side::new(1), Side::new(2));
+    let receiving = Receiving::start(b.create(Role::Receiver), PLAIN);
+    let primary = Shipping::start(a.create(Role::Primary), PLAIN, vec![target(Mode::SemiSync, receiving.address())]);
+    primary.open();
+    primary.append(b"before").wait(Level::Received, LONG).unwrap();
+    b.disk.order(Order::Room(0));
+    let mut last = primary.append(b"x");
+    for _ in 0..20 {
+        last = primary.append(&vec![1; 50_000]);
+    }
+    until("it is full", || receiving.stream.status().full);
+    let refusals = || receiving.kept.notices.lock().unwrap().len();
+    let (received, told) = (receiving.stream.status().received, refusals());
+    // it lacks some twenty segments
+    b.disk.order(Order::Room(3));
+    until("it takes what room there is", || b.disk.is_full());
+    until("it was tried again with that", || refusals() > told + 2);
+    assert_eq!(receiving.stream.status().received, received, "it came back to be full again");
+    b.disk.order(Order::Work);
+    last.wait(Level::Received, LONG).unwrap();
+    until("it counts", || primary.links.status().loss == Loss::None);
+    let events = primary.events.lock().unwrap();
+    let losses: Vec<_> = events.iter().filter(|event| matches!(event, Event::Loss(_))).collect();
+    assert!(matches!(losses[..], [Event::Loss(Loss::Waiting), Event::Loss(Loss::None)]), "{losses:?}");
 }
