@@ -1,8 +1,9 @@
 //! Cutting a tail, and pruning the head.
 //!
-//! A cut is a fact, in this order: the cut segments get second names in a branch folder, synced; the control file
-//! records the new end, synced; the segment that is cut inside is replaced by a copy of its kept part; the others lose
-//! their first name. No byte is ever changed in place, and opening never reads past a recorded cut.
+//! A cut is a fact, in this order: the kept part of the segment that is cut inside is copied aside, the cut segments get
+//! second names in a branch folder, all synced; the control file records the new end, synced; the copy takes the
+//! segment's place; the others lose their first name. No byte is ever changed in place, nothing behind the record needs
+//! space, and opening never reads past a recorded cut.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,10 @@ use std::sync::atomic::Ordering;
 
 use crate::commit::{Durable, Writer};
 use crate::control::{Control, Evidence, Facts};
+use crate::cursor::Tip;
 use crate::error::{Error, Result};
+use crate::geometry::{Geometry, SEGMENT_HEADER_BYTES};
+use crate::level::End;
 use crate::log::Journal;
 use crate::lsn::{Lsn, LsnRange};
 use crate::recovery::segment_paths;
@@ -19,6 +23,8 @@ use crate::segment::{Segment, file_bytes, file_name};
 use crate::storage::Storage;
 
 pub(crate) const BRANCHES: &str = "branches";
+/// The kept part of the segment that is cut inside, until it takes the segment's place.
+const ASIDE: &str = "cut.new";
 const COPY_BYTES: usize = 1 << 20;
 
 /// A cut tail, kept as a journal of its own that offline tools can open.
@@ -34,7 +40,8 @@ impl Journal {
     /// Cuts everything from `to` on and keeps it as a branch; durable when it returns. `to` must be the end of an
     /// entry. Slices of the cut tail stay valid.
     ///
-    /// On an error the log may be cut or not; opening the journal again finishes what was recorded.
+    /// Errors: `Full` changes nothing. An error behind the record ends the stream on this node; opening the journal again
+    /// finishes the cut.
     pub fn cut(&self, to: Lsn) -> Result<Branch> {
         self.sync()?;
         let Some(tip) = self.tip_at(to)? else {
@@ -46,22 +53,16 @@ impl Journal {
         self.check_end()?;
         let range = LsnRange::new(to, staging.tip.lsn);
         let storage = Arc::clone(&self.shared.options.host.storage);
-        let path = self.branch_off(range)?;
-        let mut control = self.control();
-        control.change(|facts| facts.cut = Some(to))?;
-        finish(&*storage, self.dir(), &mut control, to)?;
-        control.note(|evidence| {
-            // the kept part was synced before the cut, and its copy before it got the name
-            evidence.durable = to;
-            evidence.chain = tip.chain;
-            evidence.committed = evidence.committed.min(to);
+        self.final_if_sync(keep_aside(&*storage, self.dir(), self.geometry(), to))?;
+        // if it can't be removed now, opening removes it
+        let branched = self.branch_off(range).inspect_err(|_| drop(forget_aside(&*storage, self.dir())));
+        let path = self.final_if_sync(branched)?;
+        self.change(|facts| facts.cut = Some(to))?;
+        let segments_end = self.finish_recorded(&*storage, tip).inspect_err(|error| {
+            // whatever was appended now would be cut when the journal is opened again
+            let next = format!("{error}. A cut at LSN {to} is recorded: start this node again, it is finished then");
+            self.end(End::Failed(next));
         })?;
-        control.sync_evidence()?;
-        control.change(|facts| facts.history.cut(to))?;
-        let committed = control.evidence.committed;
-        drop(control);
-
-        let segments_end = self.lose_tail(&*storage, to, committed)?;
         *synced = Durable::recovered(tip);
         *writer = Writer::at(tip);
         let reserved_to = {
@@ -72,6 +73,32 @@ impl Journal {
         };
         staging.restart(tip, reserved_to);
         Ok(Branch { range, path })
+    }
+
+    /// A failed sync is final here too.
+    fn final_if_sync<T>(&self, done: Result<T>) -> Result<T> {
+        self.checked(done.map_err(|error| match error {
+            Error::Io { doing: "sync", path, source } => self.poisoned(&path, &source),
+            other => other,
+        }))
+    }
+
+    /// What follows the record. Returns where the segments end now.
+    fn finish_recorded(&self, storage: &dyn Storage, tip: Tip) -> Result<Lsn> {
+        let to = tip.lsn;
+        let mut control = self.control();
+        finish(storage, self.dir(), &mut control, to)?;
+        control.note(|evidence| {
+            // the kept part was synced before the cut, and its copy before it got the name
+            evidence.durable = to;
+            evidence.chain = tip.chain;
+            evidence.committed = evidence.committed.min(to);
+        })?;
+        control.sync_evidence()?;
+        control.change(|facts| facts.history.cut(to))?;
+        let committed = control.evidence.committed;
+        drop(control);
+        self.lose_tail(storage, to, committed)
     }
 
     /// Takes the segments of the cut tail and everything that the board says of it away from readers, at one instant:
@@ -139,7 +166,8 @@ impl Journal {
     }
 }
 
-/// Gives the files of a tail second names in a branch folder, with a control file of its own, all synced.
+/// Gives the files of a tail second names in a branch folder, with a control file of its own, all synced. On an error
+/// nothing of it stays: a receiver that has no space is told to cut again and again.
 pub(crate) fn branch_off(
     storage: &dyn Storage,
     dir: &Path,
@@ -150,14 +178,38 @@ pub(crate) fn branch_off(
     files: &[(Lsn, PathBuf)],
 ) -> Result<PathBuf> {
     let branch = dir.join(BRANCHES).join(format!("{}-{}-{id:016x}", range.from, range.to));
-    storage.create_dir(&branch).map_err(Error::io("create", &branch))?;
-    Control::create(storage, &branch, facts, evidence)?;
+    match fill_branch(storage, &branch, facts, evidence, files) {
+        Ok(()) => Ok(branch),
+        Err(error) => {
+            if let Err(left) = remove_folder(storage, &branch) {
+                tracing::debug!(path = %branch.display(), error = %left, "remove a half-made branch");
+            }
+            Err(error)
+        }
+    }
+}
+
+fn fill_branch(
+    storage: &dyn Storage,
+    branch: &Path,
+    facts: Facts,
+    evidence: Evidence,
+    files: &[(Lsn, PathBuf)],
+) -> Result<()> {
+    storage.create_dir(branch).map_err(Error::io("create", branch))?;
+    Control::create(storage, branch, facts, evidence)?;
     for (first, path) in files {
         let second = branch.join(file_name(*first));
         storage.link(path, &second).map_err(Error::io("link", &second))?;
     }
-    storage.sync_dir(&branch).map_err(Error::io("sync", &branch))?;
-    Ok(branch)
+    storage.sync_dir(branch).map_err(Error::io("sync", branch))
+}
+
+fn remove_folder(storage: &dyn Storage, dir: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        storage.remove(&entry?.path())?;
+    }
+    fs::remove_dir(dir)
 }
 
 /// The tail that a branch folder of this name holds.
@@ -174,7 +226,12 @@ pub(crate) fn finish(storage: &dyn Storage, dir: &Path, control: &mut Control, t
         if first >= to {
             storage.remove(&path).map_err(Error::io("remove", &path))?;
         } else if to < first.advance(geometry.body_bytes()) {
-            replace(storage, dir, &path, first, to, file_bytes(geometry))?;
+            let aside = dir.join(ASIDE);
+            if !aside.try_exists().map_err(Error::io("look at", &aside))? {
+                // it took the segment's place already: the same again
+                keep_aside(storage, dir, geometry, to)?;
+            }
+            storage.rename(&aside, &path).map_err(Error::io("rename", &aside))?;
         }
     }
     storage.sync_dir(dir).map_err(Error::io("sync", dir))?;
@@ -198,16 +255,34 @@ pub(crate) fn finish(storage: &dyn Storage, dir: &Path, control: &mut Control, t
     })
 }
 
-/// Replaces the segment that is cut inside by a new file with its kept part and zeros behind.
-fn replace(storage: &dyn Storage, dir: &Path, path: &Path, first: Lsn, to: Lsn, bytes: u64) -> Result<()> {
-    let aside = dir.join("cut.new");
-    match storage.remove(&aside) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", &aside)(error)),
-        _ => {}
+/// Copies the kept part of the segment that a cut at `to` goes through to a file aside, zeros behind it; durable when it
+/// returns. On an error there is none.
+fn keep_aside(storage: &dyn Storage, dir: &Path, geometry: Geometry, to: Lsn) -> Result<()> {
+    forget_aside(storage, dir)?;
+    let first = geometry.segment_of(to);
+    if first == to {
+        return Ok(());
     }
-    let old = fs::File::open(path).map_err(Error::io("open", path))?;
-    let new = storage.create(&aside, bytes).map_err(Error::io("allocate", &aside))?;
-    let kept = crate::geometry::SEGMENT_HEADER_BYTES as u64 + to.bytes_since(first);
+    let (path, aside) = (dir.join(file_name(first)), dir.join(ASIDE));
+    let old = fs::File::open(&path).map_err(Error::io("open", &path))?;
+    let kept = SEGMENT_HEADER_BYTES as u64 + to.bytes_since(first);
+    let copied = copy(storage, &old, &path, &aside, kept, file_bytes(geometry));
+    let synced = copied.and_then(|()| storage.sync_dir(dir).map_err(Error::io("sync", dir)));
+    synced.inspect_err(|_| drop(forget_aside(storage, dir)))
+}
+
+/// Removes a copy that no recorded cut waits for; it must not be taken for that of a later one.
+pub(crate) fn forget_aside(storage: &dyn Storage, dir: &Path) -> Result<()> {
+    let aside = dir.join(ASIDE);
+    match storage.remove(&aside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &aside)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a file of `bytes` bytes: the first `kept` of `old`, and zeros.
+fn copy(storage: &dyn Storage, old: &fs::File, path: &Path, aside: &Path, kept: u64, bytes: u64) -> Result<()> {
+    let new = storage.create(aside, bytes).map_err(Error::io("allocate", aside))?;
     let mut buffer = vec![0; COPY_BYTES];
     let mut at = 0;
     while at < bytes {
@@ -215,12 +290,11 @@ fn replace(storage: &dyn Storage, dir: &Path, path: &Path, first: Lsn, to: Lsn, 
         buffer.fill(0);
         if at < kept {
             let wanted = count.min((kept - at) as usize);
-            std::os::unix::fs::FileExt::read_exact_at(&old, &mut buffer[..wanted], at)
+            std::os::unix::fs::FileExt::read_exact_at(old, &mut buffer[..wanted], at)
                 .map_err(Error::io("read", path))?;
         }
-        new.write_at(&buffer[..count], at).map_err(Error::io("write", &aside))?;
+        new.write_at(&buffer[..count], at).map_err(Error::io("write", aside))?;
         at += count as u64;
     }
-    new.sync().map_err(Error::io("sync", &aside))?;
-    storage.rename(&aside, path).map_err(Error::io("rename", path))
+    new.sync().map_err(Error::io("sync", aside))
 }

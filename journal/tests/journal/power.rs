@@ -238,6 +238,38 @@ fn a_cut_is_a_fact_whenever_the_power_goes() {
     }
 }
 
+/// A cut that was recorded and not finished went on as if nothing had happened: what was appended and acknowledged behind
+/// it was cut away when the journal was opened again.
+#[test]
+fn a_cut_that_fails_ends_the_stream_wherever_a_sync_fails() {
+    let mut failed = 0;
+    for number in 0..40 {
+        let mut random = Random::new(number);
+        let mut world = World::new();
+        (0..100).for_each(|_| world.append(&mut random));
+        world.sync();
+        let (_, to) = world.appended[60];
+        world.disk.fail_sync(world.disk.syncs() + number);
+        let cut = world.journal().cut(to);
+        world.disk.heal();
+        let kept = match &cut {
+            Ok(_) => 61,
+            Err(error) => {
+                failed += 1;
+                assert!(world.journal().board().ended().is_some(), "sync {number}: {error}");
+                world.journal().append(Item::record(&[b"x"])).unwrap_err();
+                100
+            }
+        };
+        // recorded or not: it is cut whole or not at all
+        world.journal = None;
+        let found = records(&Journal::open(&world.dir.join("j"), on(&world.disk)).unwrap());
+        assert!(found.len() == kept || (cut.is_err() && found.len() == 61), "sync {number}: {}", found.len());
+        assert!(found.iter().zip(&world.appended).all(|(found, (payload, _))| found == payload), "sync {number}");
+    }
+    assert!((8..40).contains(&failed), "{failed} syncs of a cut");
+}
+
 #[test]
 fn a_full_disk_is_this_appends_error_and_goes_by_itself() {
     let mut world = World::new();

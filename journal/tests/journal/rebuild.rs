@@ -263,6 +263,21 @@ fn the_last_entry_is_not_cut_silently_either() {
     assert_eq!(records(&Journal::open(dir.path(), small()).unwrap()), kept);
 }
 
+/// A cut that was only prepared when the control file was lost: its copy must not take the place of a segment that another
+/// cut goes through.
+#[test]
+fn what_a_cut_left_aside_is_not_taken_for_that_of_another_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, ends, kept) = written(dir.path());
+    fs::remove_file(control(dir.path())).unwrap();
+    let from = ends[ends.len() - 2];
+    let first = from.get() & !0xffff;
+    flip(&segment(dir.path(), first), HEADER + from.get() - first);
+    fs::copy(segment(dir.path(), 0), dir.path().join("cut.new")).unwrap();
+    plan(dir.path(), Some(node)).unwrap().write(true).unwrap();
+    assert_eq!(records(&Journal::open(dir.path(), small()).unwrap()), kept[..kept.len() - 1]);
+}
+
 /// A write that never ended and left nothing of its header: zeros, or what was in a recycled file before.
 #[test]
 fn a_clean_end_is_one_also_in_a_recycled_segment() {
