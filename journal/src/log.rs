@@ -97,6 +97,8 @@ impl Journal {
             history: History::default(),
         };
         let evidence = Evidence { chain: start.chain, ..Evidence::default() };
+        // the control file comes last: with it, and never without the rest, there is a journal
+        Space::create_pool(storage, dir)?;
         Control::create(storage, dir, facts, evidence)?;
         Journal::open_locked(dir, options, lock)
     }

@@ -40,6 +40,13 @@ pub(crate) struct Space {
 }
 
 impl Space {
+    /// The folder of a new journal's spares.
+    pub(crate) fn create_pool(storage: &dyn Storage, dir: &Path) -> Result<PathBuf> {
+        let pool = dir.join(POOL);
+        storage.create_dir(&pool).map_err(Error::io("create", &pool))?;
+        Ok(pool)
+    }
+
     /// Opens the pool in `dir`: spares of the right size are kept, half-made ones removed.
     pub(crate) fn open(
         storage: Arc<dyn Storage>,
@@ -49,11 +56,9 @@ impl Space {
         segments_end: Lsn,
         segments_count: usize,
     ) -> Result<Space> {
-        let pool = dir.join(POOL);
-        storage.create_dir(&pool).map_err(Error::io("create", &pool))?;
         let mut space = Space {
+            pool: Space::create_pool(&*storage, dir)?,
             storage,
-            pool,
             geometry,
             budget_bytes,
             spares: VecDeque::new(),
