@@ -1,6 +1,7 @@
 //! The journal through its public door.
 
 mod device;
+mod full;
 mod lifecycle;
 mod power;
 mod rebuild;
