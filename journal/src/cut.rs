@@ -117,10 +117,11 @@ impl Journal {
         Ok(segments.last().map_or(self.geometry().segment_of(to), |segment| segment.end()))
     }
 
-    /// Removes whole segments below `below`; returns where the journal begins now. The caller has bounded `below` by
-    /// what everybody still needs. Slices of pruned segments stay valid; their files are recycled or removed.
+    /// Removes whole segments below `below`, what is durable and what every holder needs; returns where the journal begins
+    /// now. Slices of pruned segments stay valid; their files are recycled or removed.
     pub fn prune(&self, below: Lsn) -> Result<Lsn> {
-        let below = below.min(self.board().durable());
+        let held = self.held().map_or(Lsn::MAX, |held| held.needs);
+        let below = below.min(self.board().durable()).min(held);
         let before = self.start();
         let kept = {
             let segments = self.segments();
@@ -128,7 +129,8 @@ impl Journal {
             kept.map(|segment| segment.header.tip)
         };
         let Some(start) = kept.filter(|tip| tip.lsn > before) else { return Ok(before) };
-        self.change(|facts| facts.start = start)?;
+        // another call may have gone further meanwhile
+        self.change(|facts| facts.start = if start.lsn > facts.start.lsn { start } else { facts.start })?;
         let gone: Vec<_> = {
             let mut segments = self.segments_mut();
             let kept = segments.partition_point(|segment| segment.end() <= start.lsn);

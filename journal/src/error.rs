@@ -46,6 +46,16 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The stream's budget is used up. Nothing acknowledged is lost; appending goes on when log can be given up.
+    #[error("no space for {}: the budget of {budget_bytes} bytes is used up, and {why}", path.display())]
+    Budget {
+        /// The journal.
+        path: PathBuf,
+        /// The budget.
+        budget_bytes: u64,
+        /// Who needs the log, and what to do.
+        why: String,
+    },
     /// A byte that was durable is not what was written.
     #[error(
         "{}: entries {range} are damaged: {fault}. They were durable (known durable point {durable}), so the file was left as it is; {}",
@@ -181,7 +191,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Error::Io { .. } | Error::Poisoned { .. } | Error::Ended { .. } | Error::Closed => Class::Io,
-            Error::Full { .. } => Class::Full,
+            Error::Full { .. } | Error::Budget { .. } => Class::Full,
             Error::Rot { .. } | Error::Corrupt { .. } | Error::Unproven(_) | Error::Gap { .. } => Class::Corrupt,
             Error::Incompatible { .. } => Class::Incompatible,
             Error::Locked { .. } => Class::Locked,

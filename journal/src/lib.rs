@@ -33,6 +33,7 @@ mod epoch;
 mod error;
 mod flusher;
 mod geometry;
+mod hold;
 mod host;
 mod id;
 mod level;
@@ -73,6 +74,7 @@ pub use geometry::{
     BODY_BYTES_DEFAULT, BODY_BYTES_MAX, BODY_BYTES_MIN, ENTRY_ALIGN, EPOCH_ROOM_BYTES, Geometry, HEADER_BYTES,
     PAYLOAD_BYTES_MAX, SEGMENT_HEADER_BYTES, entry_bytes,
 };
+pub use hold::{Held, Holder, Retain};
 pub use host::{Clock, Host, Ids};
 pub use id::{NodeId, StreamId};
 pub use level::{End, Level, Remote, WaitError};

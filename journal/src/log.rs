@@ -14,6 +14,7 @@ use crate::cursor::Tip;
 use crate::epoch::{Epoch, History, TermSeen};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
+use crate::hold::Holders;
 use crate::id::{NodeId, StreamId};
 use crate::level::End;
 use crate::lock::FolderLock;
@@ -65,6 +66,7 @@ pub(crate) struct Shared {
     pub(crate) cuts: AtomicU64,
     /// Syncs of the log so far.
     pub(crate) syncs: AtomicU64,
+    pub(crate) holders: Arc<Holders>,
     pub(crate) flusher: Mutex<Option<JoinHandle<()>>>,
     _lock: FolderLock,
 }
@@ -142,6 +144,7 @@ impl Journal {
             segments: RwLock::new(segments),
             cuts: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
+            holders: Arc::default(),
             flusher: Mutex::new(None),
             options,
             _lock: lock,

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::class::Class;
 use crate::error::{Error, Result};
 use crate::log::{Journal, unpoisoned};
 use crate::lsn::Lsn;
@@ -50,9 +51,10 @@ struct Making {
 }
 
 impl Journal {
-    /// Makes room in the log up to `to`; returns how far it reaches. Blocking: files may be written in full.
+    /// Makes room in the log up to `to`; returns how far it reaches. Blocking: files may be written in full. Where there
+    /// is no space, log that nobody needs is given up first.
     ///
-    /// Errors: `Full` changes nothing; a failed sync is final here too.
+    /// Errors: `Full` and `Budget` keep the room that could be made; a failed sync is final here too.
     pub(crate) fn reserve_to(&self, to: Lsn) -> Result<Lsn> {
         loop {
             let reserved = self.space().reserved_to();
@@ -62,7 +64,9 @@ impl Journal {
             let mut maker = self.maker();
             if self.space().reserved_to() < to {
                 let bulk = self.is_bulk(&mut maker);
-                self.make_spare(&mut maker, bulk)?;
+                let before = self.oldest_segment();
+                let made = self.make_spare(&mut maker, bulk);
+                self.or_prune(before, made)?;
             }
         }
     }
@@ -80,7 +84,9 @@ impl Journal {
         let mut maker = self.maker();
         let hasty = reserved < staged.advance(body);
         let begun = now();
-        let making = self.take_up(&mut maker)?;
+        let before = self.oldest_segment();
+        let taken = self.take_up(&mut maker);
+        let Some(making) = self.or_prune(before, taken)? else { return Ok(Some(Duration::ZERO)) };
         let making = self.write_piece(making, if hasty { HASTY_PIECE_BYTES } else { PIECE_BYTES })?;
         if self.is_whole(&making) {
             self.finish(making)?;
@@ -95,6 +101,17 @@ impl Journal {
         let (end, syncs) = (self.board().staged(), self.shared.syncs.load(Ordering::Relaxed));
         let (end_then, syncs_then) = std::mem::replace(&mut maker.seen, (end, syncs));
         end.get().saturating_sub(end_then.get()) / syncs.saturating_sub(syncs_then).max(1) >= BULK_BYTES_PER_SYNC
+    }
+
+    /// Where there is no space for it, gives up what nobody needs of the log: `None` when that made room.
+    fn or_prune<T>(&self, before: Lsn, made: Result<T>) -> Result<Option<T>> {
+        match made {
+            Err(error) if error.class() == Class::Full => match self.prune_for_room(before)? {
+                true => Ok(None),
+                false => Err(self.naming_holder(error)),
+            },
+            made => made.map(Some),
+        }
     }
 
     /// Adds a spare to the pool now. In `bulk` an allocated file is enough.

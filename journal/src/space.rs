@@ -93,9 +93,8 @@ impl Space {
     pub(crate) fn begin(&mut self) -> Result<PathBuf> {
         let bytes = file_bytes(self.geometry);
         if self.used_bytes.saturating_add(bytes) > self.budget_bytes {
-            let why = format!("the journal's budget of {} bytes is used up", self.budget_bytes);
-            let source = io::Error::new(io::ErrorKind::QuotaExceeded, why);
-            return Err(Error::Full { path: self.pool.clone(), source });
+            let (path, budget_bytes) = (self.pool.clone(), self.budget_bytes);
+            return Err(Error::Budget { path, budget_bytes, why: String::new() });
         }
         self.used_bytes += bytes;
         Ok(self.next_path("new"))

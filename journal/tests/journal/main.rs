@@ -2,6 +2,7 @@
 
 mod device;
 mod full;
+mod hold;
 mod lifecycle;
 mod power;
 mod rebuild;

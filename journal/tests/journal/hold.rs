@@ -1,0 +1,161 @@
+//! Who needs the log, what is kept besides, and what happens at the budget.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use journal::{Class, Clock, Error, Host, Item, Journal, Lsn, NodeId, Options, Retain, Role, StreamId, Time};
+
+use crate::lifecycle::{small, start_run};
+
+const SEGMENT: u64 = 64 << 10;
+/// File of one segment, for budgets.
+const FILE: u64 = SEGMENT + 4096;
+const NOTHING: Retain = Retain { bytes: 0, age: Duration::ZERO };
+
+fn create(dir: &Path, options: Options) -> Journal {
+    let journal = Journal::create(dir, StreamId::random(), NodeId::random(), Role::Primary, options).unwrap();
+    start_run(&journal);
+    journal
+}
+
+/// Appends about so many segments, durably: where the log ends then.
+fn grow(journal: &Journal, segments: u64) -> Lsn {
+    let end = journal.board().staged().advance(segments * SEGMENT);
+    while journal.board().staged() < end {
+        append(journal).unwrap();
+    }
+    journal.sync().unwrap().lsn()
+}
+
+fn append(journal: &Journal) -> journal::Result<()> {
+    journal.append(Item::record(&[&[7; 5000]]))?;
+    journal.sync().map(drop)
+}
+
+fn in_segments(lsn: Lsn) -> u64 {
+    lsn.get() / SEGMENT
+}
+
+#[test]
+fn what_a_holder_needs_is_kept_until_it_is_moved_or_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path(), Options { retain: Some(NOTHING), ..small() });
+    let end = grow(&journal, 10);
+    // nobody said what is needed
+    assert_eq!(journal.prune_unneeded().unwrap(), Lsn::ZERO);
+    let night = journal.hold("depot night", Lsn::ZERO);
+    let peer = journal.hold("peer b", end);
+    assert_eq!(journal.prune_unneeded().unwrap(), Lsn::ZERO);
+    assert_eq!(journal.held().unwrap().to_string(), "depot night needs everything from LSN 0 on");
+    // nor by a word that forgot it
+    assert_eq!(journal.prune(end).unwrap(), Lsn::ZERO);
+    night.set(Lsn::new(3 * SEGMENT + 1));
+    assert_eq!(in_segments(journal.prune_unneeded().unwrap()), 3);
+    // what it needs again and is gone is gone
+    night.set(Lsn::ZERO);
+    assert_eq!(in_segments(journal.prune_unneeded().unwrap()), 3);
+    drop(night);
+    assert_eq!(journal.held().unwrap().name, "peer b");
+    assert_eq!(in_segments(journal.prune_unneeded().unwrap()), in_segments(end));
+    drop(peer);
+    assert_eq!(journal.held(), None);
+}
+
+#[test]
+fn nothing_is_given_up_without_a_retention() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path(), Options { budget_bytes: 4 * FILE, ..small() });
+    let _all = journal.hold("nobody", Lsn::MAX);
+    let error = (0..1000).find_map(|_| append(&journal).err()).unwrap();
+    assert!(matches!(error, Error::Budget { .. }), "{error}");
+    assert!(error.to_string().contains("only on command"), "{error}");
+    assert_eq!(journal.prune_unneeded().unwrap(), Lsn::ZERO);
+    assert!(journal.prune(journal.board().durable()).unwrap() > Lsn::ZERO);
+    append(&journal).unwrap();
+}
+
+#[derive(Debug, Default)]
+struct Hours(AtomicU64);
+
+impl Clock for Hours {
+    fn now(&self) -> Time {
+        Time::from_nanos(self.0.load(Ordering::Relaxed) * 3_600_000_000_000)
+    }
+}
+
+#[test]
+fn the_last_bytes_and_what_is_young_are_kept_though_nobody_needs_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let hours = Arc::new(Hours::default());
+    let options = |retain| {
+        let host = Host { clock: Arc::clone(&hours) as Arc<dyn Clock>, ..Host::default() };
+        Options { retain: Some(retain), host, ..small() }
+    };
+    let day = Duration::from_secs(24 * 3600);
+    let mut journal = create(dir.path(), options(Retain { bytes: 5 * SEGMENT, age: Duration::ZERO }));
+    for hour in 0..10 {
+        hours.0.store(hour, Ordering::Relaxed);
+        grow(&journal, 1);
+    }
+    let end = journal.board().durable();
+    let all = journal.hold("nobody", Lsn::MAX);
+    assert_eq!(in_segments(journal.prune_unneeded().unwrap()), in_segments(end) - 5);
+    drop(all);
+    for (now, age, kept) in [(9, day, in_segments(end) - 5), (30, day, 7), (32, day, 9), (99, day, in_segments(end))] {
+        drop(journal);
+        journal = Journal::open(dir.path(), options(Retain { bytes: 0, age })).unwrap();
+        hours.0.store(now, Ordering::Relaxed);
+        let _all = journal.hold("nobody", Lsn::MAX);
+        let start = in_segments(journal.prune_unneeded().unwrap());
+        assert!(start.abs_diff(kept) <= 1, "at {now}: {start}, not {kept}");
+        let oldest = journal.start_tip().time;
+        assert!(Time::from_nanos(now * 3_600_000_000_000).since(oldest) > age || start == in_segments(end) - 5);
+    }
+}
+
+/// The budget comes before what is kept for nobody, and after what somebody needs.
+#[test]
+fn at_the_budget_what_nobody_needs_goes_and_a_holder_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let young = Retain { bytes: u64::MAX, age: Duration::from_secs(1 << 40) };
+    let journal = create(dir.path(), Options { budget_bytes: 6 * FILE, retain: Some(young), ..small() });
+    let night = journal.hold("depot night", Lsn::MAX);
+    let end = grow(&journal, 30);
+    assert!(in_segments(journal.start()) >= in_segments(end) - 6);
+    assert_eq!(journal.prune_unneeded().unwrap(), journal.start(), "the retention keeps what is left");
+
+    night.set(end);
+    let error = (0..1000).find_map(|_| append(&journal).err()).unwrap();
+    assert_eq!(error.class(), Class::Full);
+    let text = error.to_string();
+    assert!(text.contains(&format!("depot night needs everything from LSN {end} on")), "{text}");
+    assert!(journal.start() <= end && in_segments(journal.board().durable()) - in_segments(end) >= 3);
+    // it catches up: nothing else is needed
+    night.set(journal.board().durable());
+    append(&journal).unwrap();
+    grow(&journal, 3);
+}
+
+/// A later word of an earlier bound put the beginning back to where the segments were gone.
+#[test]
+fn the_beginning_never_goes_back_whoever_prunes_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..8 {
+        let dir = dir.path().join(round.to_string());
+        let journal = create(&dir, small());
+        let end = grow(&journal, 12);
+        thread::scope(|scope| {
+            for segments in 1..=in_segments(end) {
+                let journal = &journal;
+                scope.spawn(move || journal.prune(Lsn::new(segments * SEGMENT)).unwrap());
+            }
+        });
+        let start = journal.start();
+        assert_eq!(in_segments(start), in_segments(end));
+        drop(journal);
+        assert_eq!(Journal::open(&dir, small()).unwrap().start(), start);
+    }
+}
