@@ -7,9 +7,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::cut::BRANCHES;
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::lsn::Lsn;
+use crate::recovery::segment_paths;
 use crate::segment::file_bytes;
 use crate::storage::{Storage, StorageFile};
 
@@ -81,7 +83,22 @@ impl Space {
                 _ => space.storage.remove(&path).map_err(Error::io("remove", &path))?,
             }
         }
+        space.count_branches(dir)?;
         Ok(space)
+    }
+
+    /// Cut tails take room until somebody removes them.
+    fn count_branches(&mut self, dir: &Path) -> Result<()> {
+        let branches = dir.join(BRANCHES);
+        if !branches.is_dir() {
+            return Ok(());
+        }
+        for branch in fs::read_dir(&branches).map_err(Error::io("list", &branches))? {
+            let branch = branch.map_err(Error::io("list", &branches))?.path();
+            let files = if branch.is_dir() { segment_paths(&branch)? } else { Vec::new() };
+            files.iter().for_each(|_| self.count_file());
+        }
+        Ok(())
     }
 
     /// The log has room up to here.

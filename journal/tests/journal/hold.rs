@@ -159,3 +159,25 @@ fn the_beginning_never_goes_back_whoever_prunes_at_once() {
         assert_eq!(Journal::open(&dir, small()).unwrap().start(), start);
     }
 }
+
+/// A cut tail was forgotten by the budget when its journal was opened again.
+#[test]
+fn a_cut_tail_takes_part_of_the_budget_until_it_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || Options { budget_bytes: 8 * FILE, ..small() };
+    let journal = create(dir.path(), options());
+    let to = grow(&journal, 1);
+    grow(&journal, 3);
+    let branch = journal.cut(to).unwrap();
+    drop(journal);
+    let most = |removed: bool| {
+        if removed {
+            std::fs::remove_dir_all(&branch.path).unwrap();
+        }
+        let journal = Journal::open(dir.path(), options()).unwrap();
+        start_run(&journal);
+        (0..1000).find_map(|_| append(&journal).err()).unwrap();
+        in_segments(journal.board().durable())
+    };
+    assert_eq!((most(false), most(true)), (3, 7));
+}
