@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use config::file::{Mode, OnLoss};
-use config::value::{Address, Name, RecordSize, Schedule, SegmentSize, Size};
+use config::value::{Address, Name, RecordSize, Schedule, SegmentSize, Size, Span};
 use node::{DepotAt, DepotOptions, FirstRole, PeerOptions, StreamOptions};
 
 use super::daemon::{self, Flags};
@@ -40,6 +40,12 @@ pub(crate) struct Args {
     /// Most bytes of log on disk [default: no bound]
     #[arg(long, value_name = "SIZE")]
     budget: Option<Size>,
+    /// At least so much log is kept though no destination needs it [default: half of the budget, without --keep-for]
+    #[arg(long, value_name = "SIZE")]
+    keep: Option<Size>,
+    /// Younger log is kept though no destination needs it, as far as the budget goes
+    #[arg(long, value_name = "TIME")]
+    keep_for: Option<Span>,
     #[arg(long, value_name = "SIZE", help = segment_help())]
     segment: Option<SegmentSize>,
     #[arg(long, value_name = "SIZE", help = record_max_help())]
@@ -86,6 +92,8 @@ impl Args {
             return Err(failure.hint("a folder contains a slash: --to ./depot"));
         }
         stream.budget_bytes = self.budget.map(Size::bytes);
+        stream.keep_bytes = self.keep.map(Size::bytes);
+        stream.keep_for = self.keep_for.map(Span::duration);
         stream.segment_bytes = self.segment.map(SegmentSize::bytes);
         stream.record_bytes_max = self.record_max.map(RecordSize::bytes);
         Ok(stream)

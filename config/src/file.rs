@@ -137,6 +137,10 @@ pub struct Depot {
 pub struct Journal {
     /// Most bytes that everything of the stream in the data folder may take.
     pub budget: Option<Size>,
+    /// At least so much log is kept though nobody needs it [default: half of the budget, without `keep_for`].
+    pub keep: Option<Size>,
+    /// Log that is younger is kept though nobody needs it, as far as the budget goes.
+    pub keep_for: Option<Span>,
     /// Body of one segment; fixed when the stream is created.
     pub segment: Option<SegmentSize>,
     /// Largest record.

@@ -4,7 +4,7 @@ use node::{DepotAt, DepotOptions, FirstRole, Options, PeerOptions, StreamOptions
 
 use crate::file::{Mode, OnLoss};
 use crate::resolve::{Config, DepotPlace, Part, Security, StreamConfig};
-use crate::value::Scrub;
+use crate::value::{Scrub, Span};
 
 impl Config {
     /// The options to run this node with. A peer's certificate must be issued for the peer's name here.
@@ -54,6 +54,8 @@ fn stream(config: &StreamConfig) -> Option<StreamOptions> {
         })
         .collect();
     options.budget_bytes = config.budget_bytes;
+    options.keep_bytes = config.keep_bytes;
+    options.keep_for = config.keep_for.map(Span::duration);
     options.segment_bytes = config.segment_bytes;
     options.record_bytes_max = config.record_bytes_max;
     options.scrub = config.scrub.map(Scrub::policy);
@@ -107,7 +109,7 @@ mod tests {
             volumes: [Records(name: "s")], starts_on: "a",
             peers: {"b": (mode: SemiSync, on_loss: Fail(after: "3s"))},
             depots: {"far": (at: "c", schedule: "every 15m"), "near": (at: "/mnt", schedule: "64 MiB")},
-            journal: (budget: "1 GiB", segment: "1 MiB", record_max: "2 MiB", scrub: "3 MB/s every 9h"),
+            journal: (budget: "1 GiB", keep: "3 MiB", keep_for: "36h", segment: "1 MiB", record_max: "2 MiB", scrub: "3 MB/s every 9h"),
         )}, dead_after: "7s", stop_timeout: "8s")"#;
         let path = Path::new("all.ron");
         let file = File::parse(path, text).unwrap();
@@ -131,7 +133,8 @@ mod tests {
         let depot = |name: &str, at, schedule: &str| DepotOptions { name: name.into(), at, schedule: schedule.into() };
         let near = DepotAt::Folder("/mnt".into());
         assert_eq!(stream.depots, [depot("far", far, "every 15m"), depot("near", near, "64 MiB")]);
-        assert_eq!(stream.budget_bytes, Some(1 << 30));
+        assert_eq!((stream.budget_bytes, stream.keep_bytes), (Some(1 << 30), Some(3 << 20)));
+        assert_eq!(stream.keep_for, Some(Duration::from_secs(36 * 3600)));
         assert_eq!((stream.segment_bytes, stream.record_bytes_max), (Some(1 << 20), Some(2 << 20)));
 
         let every = Duration::from_secs(9 * 3600);

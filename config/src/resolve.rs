@@ -52,6 +52,10 @@ pub struct StreamConfig {
     pub depots: Vec<DepotConfig>,
     /// Most bytes on disk.
     pub budget_bytes: Option<u64>,
+    /// What is kept of the log though nobody needs it.
+    pub keep_bytes: Option<u64>,
+    /// Its age.
+    pub keep_for: Option<Span>,
     /// Body of one segment.
     pub segment_bytes: Option<u32>,
     /// Largest record.
@@ -132,6 +136,8 @@ pub fn resolve(path: &Path, file: &File, name: &Name) -> Result<Config, Error> {
             peers: peers(file, stream, name),
             depots: depots(file, stream),
             budget_bytes: stream.journal.budget.map(|size| size.bytes()),
+            keep_bytes: stream.journal.keep.map(|size| size.bytes()),
+            keep_for: stream.journal.keep_for,
             segment_bytes: stream.journal.segment.map(|size| size.bytes()),
             record_bytes_max: stream.journal.record_max.map(|size| size.bytes()),
             scrub: stream.journal.scrub,

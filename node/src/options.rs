@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use journal::Retain;
 use journal::scrub::ScrubPolicy;
 use shipper::{Need, OnLoss};
 use wire::{Mode, Tls};
@@ -111,6 +112,11 @@ pub struct StreamOptions {
     pub depots: Vec<DepotOptions>,
     /// Most bytes of log on disk; `None`: no bound.
     pub budget_bytes: Option<u64>,
+    /// At least so many bytes of log are kept though nobody needs them; `None`: half of the budget, if `keep_for` says
+    /// nothing either.
+    pub keep_bytes: Option<u64>,
+    /// Log that is younger is kept though nobody needs it, as far as the budget goes.
+    pub keep_for: Option<Duration>,
     /// Body of one segment when the stream is created; `None`: the default.
     pub segment_bytes: Option<u32>,
     /// Largest record; `None`: the default.
@@ -129,9 +135,21 @@ impl StreamOptions {
             need: Need::All,
             depots: Vec::new(),
             budget_bytes: None,
+            keep_bytes: None,
+            keep_for: None,
             segment_bytes: None,
             record_bytes_max: None,
             scrub: None,
+        }
+    }
+
+    /// What is kept of the log though nobody needs it. `None`: everything, nothing was said.
+    pub(crate) fn retain(&self) -> Option<Retain> {
+        match (self.keep_bytes, self.keep_for, self.budget_bytes) {
+            (None, None, None) => None,
+            // the other half is for what arrives while somebody lags
+            (None, None, Some(budget)) => Some(Retain { bytes: budget / 2, age: Duration::ZERO }),
+            (bytes, age, _) => Some(Retain { bytes: bytes.unwrap_or(0), age: age.unwrap_or_default() }),
         }
     }
 }
@@ -183,4 +201,26 @@ pub enum DepotAt {
         /// As in [`PeerOptions`].
         tls_name: Option<String>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_without_need_is_half_of_the_budget_unless_somebody_says() {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        let rows = [
+            (None, None, None, None),
+            (Some(100), None, None, Some((50, Duration::ZERO))),
+            (Some(100), Some(30), None, Some((30, Duration::ZERO))),
+            (Some(100), None, Some(DAY), Some((0, DAY))),
+            (None, Some(30), Some(DAY), Some((30, DAY))),
+        ];
+        for (budget_bytes, keep_bytes, keep_for, wanted) in rows {
+            let new = StreamOptions::new("log", FirstRole::Primary);
+            let retain = StreamOptions { budget_bytes, keep_bytes, keep_for, ..new }.retain();
+            assert_eq!(retain, wanted.map(|(bytes, age)| Retain { bytes, age }));
+        }
+    }
 }

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use journal::{Error, Journal, Lsn, NodeId, Role, TermSeen, Time};
+use journal::{Error, Holder, Journal, Lsn, NodeId, Role, TermSeen, Time};
 use wire::{Announce, Greeting, Message, Mode, NodeInfo, PROTOCOL, Place, Repeats};
 
 use crate::feed::Feed;
@@ -95,6 +95,9 @@ pub struct ReceiverStream {
     intake: Mutex<Intake>,
     feeds: Mutex<HashMap<u64, Arc<Feed>>>,
     next_link: AtomicU64,
+    /// What the primary said last that its other destinations may need; a fact that outlives the connection. Absent on a
+    /// node that is no receiver.
+    owed: Option<Holder>,
     /// The connection's thread syncs: its primary asked for `Sync`.
     inline: AtomicBool,
     full: AtomicBool,
@@ -131,6 +134,8 @@ impl ReceiverStream {
         options: ReceiverOptions,
         keeper: Arc<dyn Keeper>,
     ) -> journal::Result<Arc<ReceiverStream>> {
+        let receives = journal.role() == Role::Receiver;
+        let owed = receives.then(|| journal.hold("another destination of its primary", journal.start()));
         journal.spawn_flusher()?; // it has the next segment ready before it is needed
         let tip = journal.written_tip();
         let proof = journal.sync()?;
@@ -156,6 +161,7 @@ impl ReceiverStream {
             journal,
             options,
             keeper,
+            owed,
             feeds: Mutex::default(),
             next_link: AtomicU64::new(1),
             inline: AtomicBool::new(false),
@@ -282,6 +288,8 @@ impl ReceiverStream {
             intake.handle_greeting(Instant::now(), link, greeting, own);
             match room {
                 Ok(()) => self.full.store(false, Ordering::Relaxed),
+                // what can be given up for the budget, only this primary can say: it is let in and not counted
+                Err(Error::Budget { .. }) => {}
                 Err(error) => self.broken(intake, link, &error),
             }
         });
@@ -305,6 +313,9 @@ impl ReceiverStream {
                 Ok(()) => intake.handle_term_seen(link, term),
                 Err(error) => return self.broken(intake, link, &error),
             }
+        }
+        if let (Some(owed), Some(announced)) = (&self.owed, intake.announced()) {
+            owed.set(announced.floor);
         }
         match self.journal.extend(&run) {
             Ok(_) => {

@@ -203,6 +203,28 @@ fn at_its_budget_a_stream_says_16_and_keeps_what_it_acknowledged() {
     run(["verify", &node.data()]).expect(0);
 }
 
+/// Somebody needs the log: it is named, nothing of it is given up, and the stream goes on by itself as soon as that one has
+/// what it needs.
+#[test]
+fn at_its_budget_a_stream_names_who_needs_the_log_and_goes_on_without_a_restart() {
+    let depot = tempfile::tempdir().unwrap();
+    let to = depot.path().join("depot").to_str().unwrap().to_owned();
+    let to = format!("{to},name=night,schedule=every 1h");
+    let mut node = Lone::start(&["--segment", "64 KiB", "--budget", "1 MiB", "--to", &to]);
+    for _ in 0..3 {
+        let ended = node.append(lines(20_000).as_bytes(), &["--wait", "durable"]).expect(16);
+        ended.says("the budget of 1048576 bytes is used up").says("depot night needs everything from LSN");
+        run(["status", "--data", &node.data()]).expect(0).prints(" for depot night");
+        run(["ship", "log", "--data", &node.data(), "--timeout", "60s"]).expect(0);
+        let room = (0..1000).any(|_| node.append(b"room again\n", &["--wait", "durable"]).code == 0);
+        assert!(room, "the depot has everything, and there is no room");
+    }
+    let status = run(["status", "--data", &node.data()]).expect(0).stdout;
+    assert!(!status.contains("kept from 0 "), "{status}");
+    node.stop();
+    run(["verify", &node.data()]).expect(0);
+}
+
 #[test]
 fn on_a_full_disk_nothing_acknowledged_is_lost_and_it_goes_on_when_there_is_space() {
     let folder = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use journal::{Class, Level, Lsn, Role, Term, TermSeen, WaitError};
+use journal::{Class, Journal, Level, Lsn, NodeId, Options, Retain, Role, Term, TermSeen, WaitError};
 use shipper::{Event, Loss, PeerState};
 use wire::{Ack, Announce, Dialogue, Message, Mode, Refusal};
 
@@ -257,4 +257,39 @@ fn a_full_receiver_comes_back_once_with_room_for_what_it_lacks() {
     let events = primary.events.lock().unwrap();
     let losses: Vec<_> = events.iter().filter(|event| matches!(event, Event::Loss(_))).collect();
     assert!(matches!(losses[..], [Event::Loss(Loss::Waiting), Event::Loss(Loss::None)]), "{losses:?}");
+}
+
+/// Its log holds as much as its budget, and only its primary can say that some of it is needed nowhere any more.
+#[test]
+fn a_receiver_at_its_budget_goes_on_when_nobody_needs_its_log_any_more() {
+    let (a, b) = (Side::new(1), Side::new(2));
+    let retain = Some(Retain::default());
+    let journal = Journal::create(
+        &b.path(),
+        STREAM,
+        NodeId::from_bytes([2; 16]),
+        Role::Receiver,
+        Options { budget_bytes: 8 * (68 << 10), retain, ..b.options() },
+    );
+    let receiving = Receiving::start(journal.unwrap(), PLAIN);
+    let primary = Shipping::start(a.create(Role::Primary), PLAIN, vec![target(Mode::SemiSync, receiving.address())]);
+    primary.open();
+    let before = primary.append(b"before");
+    before.wait(Level::Received, LONG).unwrap();
+    primary.links.set_depot_floor(before.lsn());
+    let mut last = primary.append(b"x");
+    for _ in 0..40 {
+        last = primary.append(&vec![1; 50_000]);
+    }
+    until("the primary is told", || match primary.state() {
+        PeerState::Refused(Refusal::Unable { reason }) => reason.contains("another destination of its primary needs"),
+        _ => false,
+    });
+    assert!(receiving.stream.status().full && primary.links.status().loss == Loss::Waiting);
+    assert_eq!(receiving.stream.journal().start(), Lsn::ZERO);
+    // the depot has it all; the peer itself is owed what it doesn't have
+    primary.links.set_depot_floor(Lsn::MAX);
+    last.wait(Level::Received, LONG).unwrap();
+    assert!(receiving.stream.journal().start() > Lsn::ZERO);
+    until("it counts", || primary.links.status().loss == Loss::None && !receiving.stream.status().full);
 }

@@ -15,7 +15,7 @@ mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
-use journal::{Journal, TermSeen};
+use journal::{Holder, Journal, TermSeen};
 use receiver::{IntakeOptions, ReceiverOptions, ReceiverStream};
 use wire::NodeInfo;
 
@@ -25,7 +25,6 @@ pub(crate) use self::replica::Replica;
 pub(crate) use self::settled::{Settled, boot_id};
 use crate::data::StreamFolder;
 use crate::error::Result;
-use crate::stream::prune;
 
 /// A stream that is received and applied.
 #[derive(Debug)]
@@ -34,6 +33,8 @@ pub(crate) struct Receiving {
     journal: Journal,
     stream: Arc<ReceiverStream>,
     keeper: Arc<NodeKeeper>,
+    /// What the replica would have to replay.
+    replayed: Holder,
 }
 
 impl Receiving {
@@ -45,6 +46,7 @@ impl Receiving {
         node: NodeInfo,
         dead_after: Duration,
     ) -> Result<Receiving> {
+        let replayed = journal.hold("its own replica", journal.start());
         let settled = Settled::at(folder.settled());
         let holds = journal.written_tip().lsn > journal.start();
         let in_doubt = settled.begin(&node.boot_id, holds, journal.report().was_poisoned)?;
@@ -66,7 +68,7 @@ impl Receiving {
                 stream.applied(applied, checkpoint);
             }
         });
-        Ok(Receiving { name: name.to_owned(), journal, stream, keeper })
+        Ok(Receiving { name: name.to_owned(), journal, stream, keeper, replayed })
     }
 
     /// For the connection of a primary.
@@ -99,15 +101,11 @@ impl Receiving {
         now.announced.is_some_and(|announced| now.durable >= announced.durable)
     }
 
-    /// What is to be done now and then. `keep_bytes`: about so much log is kept at least.
-    pub(crate) fn tick(&self, keep_bytes: Option<u64>) -> Result<()> {
-        // without a primary nobody says what others still need
-        match self.stream.status().announced {
-            Some(announced) => {
-                prune(&self.journal, keep_bytes, self.keeper.replica().checkpoint().min(announced.floor))
-            }
-            None => Ok(()),
-        }
+    /// What is to be done now and then.
+    pub(crate) fn tick(&self) -> Result<()> {
+        self.replayed.set(self.keeper.replica().checkpoint());
+        self.journal.prune_unneeded()?;
+        Ok(())
     }
 
     /// Ends the connection to the primary for good and takes nothing more of it: this node is to become `instead`.

@@ -146,7 +146,7 @@ impl Node {
     fn look_after_streams(&self) {
         let places: Vec<_> = self.places().values().cloned().collect();
         for place in &places {
-            place.tick(self);
+            place.tick();
         }
         let failed = places.iter().find_map(|place| place.failure());
         if let Some(error) = failed {

@@ -174,12 +174,10 @@ impl Place {
     }
 
     /// What is to be done now and then.
-    pub(super) fn tick(&self, node: &Node) {
-        // half of the budget is kept: the rest is for what arrives while somebody lags
-        let keep_bytes = node.wanted(&self.name).and_then(|wanted| wanted.budget_bytes).map(|bytes| bytes / 2);
+    pub(super) fn tick(&self) {
         let done = match &*self.running() {
-            Running::Primary(stream) => stream.primary().tick(keep_bytes),
-            Running::Receiver(receiving) => receiving.tick(keep_bytes),
+            Running::Primary(stream) => stream.primary().tick(),
+            Running::Receiver(receiving) => receiving.tick(),
             Running::Fenced(_) | Running::Closed => Ok(()),
         };
         if let Err(error) = done {
@@ -346,6 +344,7 @@ fn journal_options(wanted: Option<&StreamOptions>) -> Result<journal::Options> {
         options.geometry = Geometry::new(bytes).ok_or(Error::Segment { bytes })?;
     }
     options.budget_bytes = wanted.budget_bytes.unwrap_or(options.budget_bytes);
+    options.retain = wanted.retain();
     options.record_bytes_max = wanted.record_bytes_max.unwrap_or(options.record_bytes_max);
     Ok(options)
 }

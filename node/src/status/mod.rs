@@ -80,6 +80,15 @@ pub struct Watermarks {
     pub checkpoint: Option<u64>,
 }
 
+/// Whom the beginning of the log is kept for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptFor {
+    /// "depot night", "peer b".
+    pub who: String,
+    /// It needs everything from here on.
+    pub from: u64,
+}
+
 /// How far something is behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lag {
@@ -191,6 +200,8 @@ pub struct StreamStatus {
     pub mode_in_force: Option<String>,
     /// Positions.
     pub at: Watermarks,
+    /// Who keeps log from being given up; `None`: nobody, or it is given up only on command.
+    pub kept_for: Option<KeptFor>,
     /// Peers and depots of a primary.
     pub destinations: Vec<DestinationStatus>,
     /// Where a receiver's entries come from.

@@ -36,7 +36,8 @@ impl Display for StreamStatus {
         write_some(f, "peer-durable", at.peer_durable)?;
         write_some(f, "applied", at.applied)?;
         write_some(f, "checkpoint", at.checkpoint)?;
-        writeln!(f, "  kept from {}", at.start)?;
+        write!(f, "  kept from {}", at.start)?;
+        writeln!(f, "{}", self.kept_for.as_ref().map(|kept| format!(" for {}", kept.who)).unwrap_or_default())?;
         for destination in &self.destinations {
             write!(f, "{destination}")?;
         }
@@ -149,7 +150,7 @@ fn write_line(f: &mut Formatter<'_>, word: &str, text: Option<&str>) -> fmt::Res
 
 #[cfg(test)]
 mod tests {
-    use super::super::{SourceStatus, Watermarks};
+    use super::super::{KeptFor, SourceStatus, Watermarks};
     use super::*;
 
     #[test]
@@ -164,6 +165,7 @@ mod tests {
             mode_asked: Some("sync".into()),
             mode_in_force: None,
             at: Watermarks { written: 64, durable: 64, ..Watermarks::default() },
+            kept_for: Some(KeptFor { who: "peer b".into(), from: 0 }),
             destinations: vec![DestinationStatus {
                 name: "b".into(),
                 kind: "peer".into(),
@@ -188,7 +190,7 @@ mod tests {
             stream.to_string(),
             "log: primary, waiting, term 1  (5f…)\n\
              \x20 mode         sync, in force: nothing is acknowledged\n\
-             \x20 here         written 64  durable 64  committed 0  kept from 0\n\
+             \x20 here         written 64  durable 64  committed 0  kept from 0 for peer b\n\
              \x20 to b         peer 10.0.0.2:7400, sync, required: connecting\n\
              \x20   durable    32  32 bytes, 1.2 s behind\n\
              \x20   error      connection refused\n\
@@ -215,6 +217,7 @@ mod tests {
             mode_asked: None,
             mode_in_force: None,
             at: Watermarks::default(),
+            kept_for: None,
             destinations: Vec::new(),
             source: Some(source),
             in_doubt: false,

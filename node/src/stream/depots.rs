@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use journal::{Journal, Lsn, Time};
+use journal::{Holder, Journal, Lsn, Time};
 use shipper::{
     AwaitsCut, BatchOptions, Batches, FolderLink, NodeLink, NodeLinkOptions, Schedule, ShipStatus, WaitShipped,
 };
@@ -26,6 +26,8 @@ pub(super) struct Depots {
 struct Fed {
     options: DepotOptions,
     batches: Batches,
+    /// What it doesn't have.
+    needs: Holder,
 }
 
 impl Depots {
@@ -33,8 +35,9 @@ impl Depots {
     pub(super) fn start(builder: &StreamBuilder, journal: &Journal) -> Result<Depots> {
         let mut fed = Vec::new();
         for options in &builder.depots {
+            let needs = journal.hold(format!("depot {}", options.name), Lsn::ZERO);
             let batches = feed(builder, journal, options)?;
-            fed.push(Arc::new(Fed { options: options.clone(), batches }));
+            fed.push(Arc::new(Fed { options: options.clone(), batches, needs }));
         }
         Ok(Depots { fed })
     }
@@ -65,9 +68,14 @@ impl Depots {
             .try_for_each(|fed| fed.batches.wait(lsn, Some(until)).map_err(|error| (fed.options.name.clone(), error)))
     }
 
-    /// The lowest position that a depot still needs from the log.
+    /// Tells the log what each depot still needs of it; the lowest of them.
     pub(super) fn owed(&self) -> Lsn {
-        self.fed.iter().map(|fed| fed.batches.owed()).min().unwrap_or(Lsn::MAX)
+        let owed = self.fed.iter().map(|fed| {
+            let owed = fed.batches.owed();
+            fed.needs.set(owed);
+            owed
+        });
+        owed.min().unwrap_or(Lsn::MAX)
     }
 
     pub(super) fn status(&self, journal: &Journal) -> Vec<DestinationStatus> {

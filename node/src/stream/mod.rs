@@ -29,7 +29,7 @@ pub(crate) use self::depots::AwaitsDepot;
 pub use self::embed::{OwnedRecord, Records, open_or_create, records};
 pub(crate) use self::policy::{Me, newest_policy, peers_of};
 use self::primary::Primary;
-pub(crate) use self::primary::{prune, take_over};
+pub(crate) use self::primary::take_over;
 pub(crate) use self::status::{closed_status, fenced_step, fill_status, rebuilt_step, time_text};
 pub(crate) use self::tail::JournalTail;
 pub use self::ticket::Ticket;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use journal::{Class, End, Epoch, Journal, Level, Lsn, Reason, Remote, Role, RunOpening, TermSeen, WaitError};
+use journal::{Class, End, Epoch, Holder, Journal, Level, Lsn, Reason, Remote, Role, RunOpening, TermSeen, WaitError};
 use shipper::{
     Event, Links, LinksOptions, Loss, PeerOptions as PeerCore, PeerState, PeerStatus, Policy, Target, WaitShipped,
 };
@@ -31,6 +31,10 @@ pub(crate) struct Primary {
     /// Absent when there are no peers: nothing then wakes up but appenders and waiters.
     links: OnceLock<Links>,
     depots: Depots,
+    /// What each peer doesn't have durably, in their order.
+    peers_need: Vec<Holder>,
+    /// Records that lie in no depot are kept nowhere else for good: they are not given up for space.
+    _without_depot: Option<Holder>,
     /// What the links were told last that the depots are owed.
     told_owed: AtomicU64,
     /// The run that is open: looked at by every append.
@@ -60,8 +64,12 @@ pub(super) fn start(builder: StreamBuilder) -> Result<super::Stream> {
     let policy = builder.policy();
     policy.check()?;
     let options = links_options(&builder)?;
-    journal.spawn_flusher()?;
+    // before anything is given up: all of it is needed until they say otherwise
+    let hold = |name: String| journal.hold(name, Lsn::ZERO);
+    let peers_need = builder.peers.iter().map(|peer| hold(format!("peer {}", peer.name))).collect();
+    let without_depot = builder.depots.is_empty().then(|| hold("a stream without a depot".into()));
     let depots = Depots::start(&builder, &journal)?;
+    journal.spawn_flusher()?;
     // a promotion that a crash cut short: its term is durable, and nobody has written in it
     let history = journal.history();
     let unfinished = history.last().is_some() && journal.term_seen().term > history.term_seen().term;
@@ -77,6 +85,8 @@ pub(super) fn start(builder: StreamBuilder) -> Result<super::Stream> {
         policy,
         links: OnceLock::new(),
         depots,
+        peers_need,
+        _without_depot: without_depot,
         told_owed: AtomicU64::new(Lsn::MAX.get()),
         open: OnceLock::new(),
         closing: AtomicBool::new(false),
@@ -275,8 +285,8 @@ impl Primary {
         self.links.get().is_none_or(|links| links.status().peers.iter().all(holds))
     }
 
-    /// What is to be done now and then. `keep_bytes`: about so much log is kept at least.
-    pub(crate) fn tick(&self, keep_bytes: Option<u64>) -> Result<()> {
+    /// What is to be done now and then.
+    pub(crate) fn tick(&self) -> Result<()> {
         let owed = self.depots.owed();
         // each call wakes the link thread
         if let Some(links) = self.links.get()
@@ -284,11 +294,12 @@ impl Primary {
         {
             links.set_depot_floor(owed);
         }
-        // records that lie in no depot are kept nowhere else for good: they are not given up for space
-        if self.has_depots() {
-            let floor = self.links.get().map_or(Lsn::MAX, Links::floor);
-            prune(&self.journal, keep_bytes, owed.min(floor))?;
+        if let Some(links) = self.links.get() {
+            for (needs, peer) in self.peers_need.iter().zip(links.status().peers) {
+                needs.set(peer.remembered.map_or(Lsn::ZERO, |place| place.lsn));
+            }
         }
+        self.journal.prune_unneeded()?;
         Ok(())
     }
 
@@ -423,17 +434,6 @@ impl Drop for Primary {
             tracing::error!(stream = self.name, %error, "close a stream that was dropped");
         }
     }
-}
-
-/// Gives up log below `bound`, but keeps about `keep_bytes` of it; all of it without that bound.
-pub(crate) fn prune(journal: &Journal, keep_bytes: Option<u64>, bound: Lsn) -> Result<()> {
-    let Some(keep_bytes) = keep_bytes else { return Ok(()) };
-    let spare = journal.board().durable().get().saturating_sub(keep_bytes);
-    let below = bound.min(Lsn::new(spare));
-    if below.bytes_since(journal.start()) >= journal.geometry().body_bytes() {
-        journal.prune(below)?;
-    }
-    Ok(())
 }
 
 /// Makes a higher term durable, and this node its primary. What follows is a start like any other.

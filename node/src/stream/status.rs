@@ -6,7 +6,7 @@ use shipper::{Links, Loss, Marks, Notice, PeerState, PeerStatus};
 use wire::Mode;
 
 use super::primary::Primary;
-use crate::status::{DestinationStatus, Lag, RoleName, State, StreamStatus, Watermarks};
+use crate::status::{DestinationStatus, KeptFor, Lag, RoleName, State, StreamStatus, Watermarks};
 
 /// The part of a stream's status that every role has.
 pub(crate) fn fill_status(name: &str, role: RoleName, state: State, journal: &Journal) -> StreamStatus {
@@ -28,6 +28,7 @@ pub(crate) fn fill_status(name: &str, role: RoleName, state: State, journal: &Jo
         mode_asked: None,
         mode_in_force: None,
         at,
+        kept_for: journal.kept_for().map(|held| KeptFor { who: held.name, from: held.needs.get() }),
         destinations: Vec::new(),
         source: None,
         in_doubt: false,
@@ -54,6 +55,7 @@ pub(crate) fn closed_status(name: &str, why: &str, hint: Option<String>) -> Stre
         mode_asked: None,
         mode_in_force: None,
         at: Watermarks::default(),
+        kept_for: None,
         destinations: Vec::new(),
         source: None,
         in_doubt: false,

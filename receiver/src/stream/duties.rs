@@ -5,7 +5,7 @@ use std::sync::{MutexGuard, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use journal::{End, Error, Journal, Lsn, Role, TermSeen};
+use journal::{Class, End, Error, Journal, Lsn, Role, TermSeen};
 
 use super::ReceiverStream;
 use crate::intake::{Action, Intake};
@@ -143,7 +143,7 @@ impl ReceiverStream {
             true => tracing::error!(stream = self.name(), %error, "receive"),
             false => tracing::debug!(stream = self.name(), %error, "receive"),
         }
-        if let Error::Full { .. } = error {
+        if error.class() == Class::Full {
             self.full.store(true, Ordering::Relaxed);
         }
         match self.journal.board().ended() {
