@@ -8,5 +8,6 @@ mod support;
 mod checker;
 mod kills;
 mod network;
+mod power;
 mod proxy;
 mod syncs;
