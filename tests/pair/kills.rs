@@ -169,7 +169,7 @@ fn cycles(mode: &'static str, wait: &str) {
 }
 
 /// What lies in the receiver's record file.
-fn record_file(data: &Path) -> String {
+pub(crate) fn record_file(data: &Path) -> String {
     let file = volume::records::RecordFile::open(&data.join("streams/log/records")).unwrap();
     let mut walk = file.walk(file.start()).unwrap();
     let mut text = String::new();

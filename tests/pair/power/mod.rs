@@ -3,8 +3,13 @@
 //! `TOWLINE_SEED=n` runs that seed alone; processes are real, so it repeats the choices and not every instant.
 //! `TOWLINE_LONG=1` runs ten times as many.
 
+mod cuts;
+mod depot;
 mod drives;
+mod losses;
 mod machine;
+mod pair;
+mod restarts;
 
 use std::fs::{self, File};
 use std::io::Write;
