@@ -1,4 +1,4 @@
-//! docs/SEMANTICS.md: every cell names its test as `(t7)`, and the list at the end says which test that is.
+//! docs/SEMANTICS.md: every cell names its test as `(t7)`, and the list at the end says which test or tests that is.
 
 use std::collections::BTreeMap;
 
@@ -15,9 +15,9 @@ pub(crate) fn check(files: &[Text]) -> Vec<String> {
 
 fn check_document(text: &str, files: &[Text]) -> Vec<String> {
     let mut findings = Vec::new();
-    let listed: BTreeMap<&str, &str> = text.lines().filter_map(listed).collect();
+    let listed: BTreeMap<&str, Vec<&str>> = text.lines().filter_map(listed).collect();
     let sources: Vec<&Text> = files.iter().filter(|file| file.has_extension("rs")).collect();
-    for (mark, test) in &listed {
+    for (mark, test) in listed.iter().flat_map(|(mark, tests)| tests.iter().map(move |test| (mark, test))) {
         let function = format!("fn {}(", test.rsplit("::").next().unwrap_or_default());
         if !sources.iter().any(|source| source.text.contains(&function)) {
             findings.push(format!("{PATH}: {mark} names {test}, and there is no such test"));
@@ -50,9 +50,9 @@ fn marks(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A row of the list: `| t7 | test |`.
-fn listed(line: &str) -> Option<(&str, &str)> {
-    listed_row(line).map(|(mark, test)| (mark, test.trim_matches('`')))
+/// A row of the list: `| t7 | test, test |`.
+fn listed(line: &str) -> Option<(&str, Vec<&str>)> {
+    listed_row(line).map(|(mark, tests)| (mark, tests.split(", ").map(|test| test.trim_matches('`')).collect()))
 }
 
 fn listed_row(line: &str) -> Option<(&str, &str)> {
@@ -72,6 +72,7 @@ fn cells_without_a_test_are_found() {
         (good.replace("(t1)", ""), "no test behind"),
         (good.replace("(t1)", "(t2)"), "not in the list"),
         (good.replace("it_holds", "it_broke"), "no such test"),
+        (good.replace("`it_holds`", "`it_holds`, `it_broke`"), "t1 names it_broke"),
     ] {
         let found = check_document(&bad, std::slice::from_ref(&source));
         assert!(found.iter().any(|line| line.contains(finding)), "{finding}: {found:?}");
