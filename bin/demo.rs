@@ -34,6 +34,8 @@ const STREAM: &str = "demo";
 const APPENDERS: usize = 4;
 /// How long the appenders go as fast as they can before the kill.
 const FLOOD: Duration = Duration::from_millis(150);
+/// Between two looks at what was acknowledged.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Show the whole line at work: two copies, kill -9, a depot, restores; a checker judges.
 ///
@@ -135,6 +137,10 @@ impl Demo<'_> {
         let mut load = Load::start(primary.data(), STREAM, level, self.seed, 0..APPENDERS)?;
         let half = Duration::from_secs(self.args.seconds) / 2;
         thread::sleep(half);
+        // on a busy machine nothing may be in the log yet, and then there is no instant to go back to
+        while load.acked().iter().sum::<u64>() == 0 && load.is_alive() {
+            thread::sleep(LOOK);
+        }
         let middle = middle(&load);
         thread::sleep(half);
         load.flood();

@@ -213,7 +213,8 @@ fn a_failed_sync_of_the_receiver_ends_it_and_nothing_is_acknowledged_after() {
     fail_a_sync("r");
 }
 
-/// With both syncs 20 ms slower, one after the other would take 40 ms.
+/// With both syncs 20 ms slower, one after the other would take 40 ms, however quiet the machine is: the quietest of a few
+/// rounds counts.
 #[test]
 fn the_two_syncs_run_side_by_side() {
     if strace_works().is_none() {
@@ -225,15 +226,18 @@ fn the_two_syncs_run_side_by_side() {
     let _here = Watched::attach(pair.primary().pid(), &pair.data("here"), &how);
     let _there = Watched::attach(pair.receiver().pid(), &pair.data("there"), &how);
     let mut feed = Feed::start(&pair.data("p"), "peer-durable");
-    let mut took = Vec::new();
-    for count in 1..=41 {
-        let began = Instant::now();
-        feed.line("x");
-        assert!(feed.until(count));
-        took.push(began.elapsed());
-    }
-    took.sort();
-    let median = took[took.len() / 2];
+    let mut median_of = |round: u64| {
+        let one = |count: u64| {
+            let began = Instant::now();
+            feed.line("x");
+            assert!(feed.until(count));
+            began.elapsed()
+        };
+        let mut took: Vec<_> = (41 * round + 1..=41 * (round + 1)).map(one).collect();
+        took.sort();
+        took[took.len() / 2]
+    };
+    let median = (0..3).map(&mut median_of).min().unwrap();
     println!("p50 {median:?} with both syncs delayed by 20 ms");
     assert!(median.as_millis() >= 20, "the delay did not work: {median:?}");
     assert!(median.as_millis() < 30, "one sync waited for the other: {median:?}");
