@@ -47,14 +47,47 @@ mod scheduled {
     /// As `std::thread`, as far as the journal needs it.
     pub(crate) mod thread {
         use std::io;
-        use std::sync::Arc;
         use std::sync::atomic::{AtomicBool, Ordering};
+        use std::sync::{Arc, PoisonError};
         use std::time::Duration;
 
         use shuttle::rand::Rng;
-        pub(crate) use shuttle::thread::{Thread, current, park, sleep};
+        use shuttle::sync::{Condvar, Mutex};
+        pub(crate) use shuttle::thread::sleep;
 
         use super::{PASSED, PASSES};
+
+        /// A park of the scheduler's own may end for no reason at any time, which would hide a lost unpark.
+        #[derive(Clone, Debug)]
+        pub(crate) struct Thread(Arc<Token>);
+
+        #[derive(Debug, Default)]
+        struct Token {
+            given: Mutex<bool>,
+            changed: Condvar,
+        }
+
+        shuttle::thread_local! {
+            static CURRENT: Thread = Thread(Arc::default());
+        }
+
+        pub(crate) fn current() -> Thread {
+            CURRENT.with(Thread::clone)
+        }
+
+        impl Thread {
+            pub(crate) fn unpark(&self) {
+                *self.0.given.lock().unwrap_or_else(PoisonError::into_inner) = true;
+                self.0.changed.notify_one();
+            }
+        }
+
+        pub(crate) fn park() {
+            let Thread(token) = current();
+            let given = token.given.lock().unwrap_or_else(PoisonError::into_inner);
+            let waited = token.changed.wait_while(given, |given| !*given);
+            *waited.unwrap_or_else(PoisonError::into_inner) = false;
+        }
 
         /// Where time passes it is over at some look, and the looks before are wake-ups for no reason; where it stands
         /// still only an unpark ends it, so that a lost one is found.
