@@ -14,8 +14,8 @@ use crate::{Time, explore};
 const A_MOMENT: Duration = Duration::from_millis(1);
 const FOR_EVER: Duration = Duration::from_secs(3600);
 
-/// Nobody's wake-up is lost, with and without a flush thread; and when the power goes meanwhile, whatever was
-/// acknowledged up to then is there.
+/// Nobody's wake-up is lost, with and without a flush thread; and when the power goes at the instant of an
+/// acknowledgement, that record and those acknowledged before are there.
 #[test]
 fn every_appender_is_answered_and_the_answer_survives_the_power() {
     explore(300, Time::StandsStill, || {
@@ -23,20 +23,13 @@ fn every_appender_is_answered_and_the_answer_survives_the_power() {
         if chance() {
             world.journal.spawn_flusher().unwrap();
         }
-        let acked = Acked::default();
+        let acked = Acked::until_power_goes(world.power());
         let appenders: Vec<_> = (0..3).map(|who| appender(&world.journal, &acked, who, block)).collect();
-        // in a thread of its own, the power goes at any instant
-        let power = world.power();
-        let early = acked.clone();
-        let power = thread::spawn(move || (early.now(), power.cut()));
         finish(appenders);
         still_works(&world.journal, 3);
         assert_eq!(counts::<4>(&payloads(&world.journal)), [2, 2, 2, 1]);
         world.journal.clone().close().unwrap();
-        let (early, left) = power.join().unwrap();
-        if chance() {
-            early.are_in(&left.payloads());
-        }
+        acked.survived();
     });
 }
 
@@ -48,13 +41,6 @@ fn every_task_is_answered() {
         world.journal.board().set_remote(Remote { promised: Lsn::MAX, ..Remote::default() });
         world.journal.spawn_flusher().unwrap();
         let acked = Acked::default();
-        let as_task: Wait = |ticket| {
-            if chance() {
-                let _given_up = pin!(ticket.level(Level::Durable)).poll(&mut Context::from_waker(Waker::noop()));
-            }
-            let level = if chance() { Level::Durable } else { Level::Committed };
-            block_on(ticket.level(level)).map(drop)
-        };
         let appenders = [
             appender(&world.journal, &acked, 0, as_task),
             appender(&world.journal, &acked, 1, as_task),
@@ -107,6 +93,20 @@ fn the_lead_is_not_lost_with_a_waiter_that_leaves() {
     });
 }
 
+/// Who has synced for all may go on waiting for the peers, which may never come: the others are not held up by it.
+#[test]
+fn whoever_has_synced_and_waits_for_the_peers_hands_the_lead_over() {
+    explore(200, Time::StandsStill, || {
+        let world = World::primary();
+        let acked = Acked::default();
+        let lonely = appender(&world.journal, &acked, 0, at_the_peers);
+        finish([1, 2].map(|who| appender(&world.journal, &acked, who, block)));
+        still_works(&world.journal, 3);
+        world.journal.clone().close().unwrap();
+        assert!(lonely.join().unwrap().is_err(), "there are no peers");
+    });
+}
+
 /// After a failed sync nobody waits for ever and nobody is told what isn't so.
 #[test]
 fn a_failed_sync_answers_everybody() {
@@ -143,7 +143,9 @@ fn an_end_answers_everybody() {
         }
         let fenced = chance();
         let acked = Acked::default();
-        let appenders: Vec<_> = (0..3).map(|who| appender(&world.journal, &acked, who, block)).collect();
+        // nobody is at the peers, so the last one waits for nothing but the end
+        let appenders = [(0, block as Wait), (1, as_task), (2, at_the_peers)];
+        let appenders = appenders.map(|(who, wait)| appender(&world.journal, &acked, who, wait));
         match fenced {
             true => world.journal.fence(TermSeen { term: Term(7), id: 7 }).unwrap(),
             false => world.journal.clone().close().unwrap(),
@@ -184,11 +186,7 @@ fn every_waiter_for_the_peers_is_answered() {
             }
         });
         let acked = Acked::default();
-        let at_peers: Wait = |ticket| {
-            let level = [Level::Received, Level::PeerDurable, Level::Committed][pick(3) as usize];
-            ticket.wait(level, FOR_EVER).map(drop)
-        };
-        let appenders: Vec<_> = (0..3).map(|who| appender(&world.journal, &acked, who, at_peers)).collect();
+        let appenders: Vec<_> = (0..3).map(|who| appender(&world.journal, &acked, who, at_the_peers)).collect();
         finish(appenders);
         assert!(world.journal.board().committed() <= world.journal.board().durable());
         world.journal.clone().close().unwrap();
@@ -200,6 +198,19 @@ type Wait = fn(&Ticket) -> Result<(), WaitError>;
 
 fn block(ticket: &Ticket) -> Result<(), WaitError> {
     ticket.durable().map(drop)
+}
+
+fn as_task(ticket: &Ticket) -> Result<(), WaitError> {
+    if chance() {
+        let _given_up = pin!(ticket.level(Level::Durable)).poll(&mut Context::from_waker(Waker::noop()));
+    }
+    let level = if chance() { Level::Durable } else { Level::Committed };
+    block_on(ticket.level(level)).map(drop)
+}
+
+fn at_the_peers(ticket: &Ticket) -> Result<(), WaitError> {
+    let level = [Level::Received, Level::PeerDurable, Level::Committed][pick(3) as usize];
+    ticket.wait(level, FOR_EVER).map(drop)
 }
 
 /// A thread that appends two records and waits for each, the first one only until it is written now and then. What is

@@ -80,23 +80,52 @@ impl Left {
 
 /// The records that were acknowledged as durable.
 #[derive(Clone, Default)]
-pub(crate) struct Acked(Arc<Mutex<Vec<(u8, u8)>>>);
+pub(crate) struct Acked(Arc<Mutex<Acks>>);
+
+#[derive(Default)]
+struct Acks {
+    records: Vec<(u8, u8)>,
+    power: Option<Power>,
+    /// What was acknowledged when the power went, and what the disk held then.
+    cut: Option<(Vec<(u8, u8)>, Left)>,
+}
 
 impl Acked {
-    pub(crate) fn add(&self, who: u8, number: u8) {
-        self.0.lock().unwrap().push((who, number));
+    /// The power goes with one of the first acknowledgements.
+    pub(crate) fn until_power_goes(power: Power) -> Acked {
+        Acked(Arc::new(Mutex::new(Acks { power: Some(power), ..Acks::default() })))
     }
 
-    /// Those up to this instant.
-    pub(crate) fn now(&self) -> Acked {
-        Acked(Arc::new(Mutex::new(self.0.lock().unwrap().clone())))
+    pub(crate) fn add(&self, who: u8, number: u8) {
+        let mut acks = self.0.lock().unwrap();
+        acks.records.push((who, number));
+        if pick(3) == 0
+            && let Some(power) = acks.power.take()
+        {
+            let acked = acks.records.clone();
+            drop(acks);
+            let left = power.cut();
+            self.0.lock().unwrap().cut = Some((acked, left));
+        }
+    }
+
+    /// What was acknowledged before the power went was left by it.
+    pub(crate) fn survived(&self) {
+        let cut = self.0.lock().unwrap().cut.take();
+        if let Some((acked, left)) = cut {
+            are_in(&acked, &left.payloads());
+        }
     }
 
     pub(crate) fn are_in(&self, found: &[Vec<u8>]) {
-        let found: Vec<_> = found.iter().map(|payload| read_payload(payload)).collect();
-        for acked in &*self.0.lock().unwrap() {
-            assert!(found.contains(acked), "{acked:?} was acknowledged as durable, but only {found:?} are left");
-        }
+        are_in(&self.0.lock().unwrap().records, found);
+    }
+}
+
+fn are_in(acked: &[(u8, u8)], found: &[Vec<u8>]) {
+    let found: Vec<_> = found.iter().map(|payload| read_payload(payload)).collect();
+    for record in acked {
+        assert!(found.contains(record), "{record:?} was acknowledged as durable, but only {found:?} are left");
     }
 }
 
