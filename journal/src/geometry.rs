@@ -62,6 +62,12 @@ impl Geometry {
         Lsn::new(lsn.get() & !(self.body_bytes() - 1))
     }
 
+    /// True when the segment that holds `lsn` ends inside the address space: true of every position that was ever
+    /// written, so a file that says another one is damaged.
+    pub(crate) const fn holds(self, lsn: Lsn) -> bool {
+        self.segment_of(lsn).checked_add(self.body_bytes()).is_some()
+    }
+
     /// Bytes from `lsn` to the end of its segment; a whole body when `lsn` begins one.
     pub const fn room(self, lsn: Lsn) -> u64 {
         self.body_bytes() - (lsn.get() & (self.body_bytes() - 1))

@@ -120,7 +120,7 @@ impl SegmentHeader {
             first: Lsn::new(take.u64()?),
             chain_in: Chain::from_u64(take.u64()?),
         };
-        if geometry.segment_of(first) != first || geometry.segment_of(tip.lsn) != first {
+        if geometry.segment_of(first) != first || geometry.segment_of(tip.lsn) != first || !geometry.holds(first) {
             return Some(Err("its header contradicts itself"));
         }
         let opening = (opening.node != NodeId::default()).then_some(opening);

@@ -196,6 +196,9 @@ fn decode_facts(slot: &[u8]) -> Option<(u64, Facts)> {
             chain_in: Chain::from_u64(take.u64()?),
         });
     }
+    if !geometry.holds(start.lsn) {
+        return None;
+    }
     let history = History::from_openings(openings)?;
     let facts = Facts {
         stream,
