@@ -6,7 +6,7 @@
 //! Evidence survives `kill -9` at once and a power cut at the latest a second later: between two syncs of the control
 //! file only one evidence slot is written, so the other one, synced, is always whole.
 
-mod slots;
+pub(crate) mod slots;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -28,9 +28,9 @@ use crate::time::Time;
 const MAGIC: [u8; 8] = *b"TOWLSEG1";
 const VERSION: u16 = 1;
 /// One copy of the header: a sector, so that a disk writes it whole or not.
-const COPY_BYTES: usize = 512;
-const SECOND_COPY_AT: usize = 2048;
-const CRC_AT: usize = COPY_BYTES - 4;
+pub(crate) const COPY_BYTES: usize = 512;
+pub(crate) const SECOND_COPY_AT: usize = 2048;
+pub(crate) const CRC_AT: usize = COPY_BYTES - 4;
 
 /// What a segment file says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

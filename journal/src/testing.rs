@@ -4,6 +4,8 @@
 //! watched. After [`SimDisk::power_cut`] a new folder holds what a real disk might hold: every synced sector, any
 //! subset of the unsynced ones, and names up to some point behind the last folder sync.
 
+pub mod readers;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io;

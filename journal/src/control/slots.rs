@@ -27,7 +27,7 @@ const MAGIC: [u8; 8] = *b"TOWLCTL1";
 const VERSION: u16 = 1;
 pub(super) const FACTS_SLOT_BYTES: u64 = 256 << 10;
 pub(super) const EVIDENCE_AT: u64 = 2 * FACTS_SLOT_BYTES;
-pub(super) const EVIDENCE_SLOT_BYTES: usize = 4096;
+pub(crate) const EVIDENCE_SLOT_BYTES: usize = 4096;
 pub(super) const FILE_BYTES: u64 = EVIDENCE_AT + 2 * EVIDENCE_SLOT_BYTES as u64;
 
 /// What stands in a control file: the newest slots that are whole.
@@ -125,7 +125,7 @@ pub(crate) fn lost(path: &Path, what: &str) -> Error {
 }
 
 /// A slot of facts.
-pub(super) fn encode_facts(sequence: u64, facts: &Facts) -> Vec<u8> {
+pub(crate) fn encode_facts(sequence: u64, facts: &Facts) -> Vec<u8> {
     let mut put = Put::default();
     put.bytes(&MAGIC).u16(VERSION).u8(facts.role as u8).u8(u8::from(facts.poisoned));
     put.u8(u8::from(facts.rebuilt)).bytes(&[0; 3]).u64(sequence);
@@ -159,7 +159,7 @@ fn version_of(slot: &[u8]) -> Option<u16> {
     (take.array()? == MAGIC).then(|| take.u16())?
 }
 
-fn decode_facts(slot: &[u8]) -> Option<(u64, Facts)> {
+pub(crate) fn decode_facts(slot: &[u8]) -> Option<(u64, Facts)> {
     let mut take = Take(whole_fields(slot)?);
     if take.array()? != MAGIC || take.u16()? != VERSION {
         return None;
@@ -218,7 +218,7 @@ fn decode_facts(slot: &[u8]) -> Option<(u64, Facts)> {
 }
 
 /// A slot of evidence.
-pub(super) fn encode_evidence(sequence: u64, stream: StreamId, evidence: &Evidence) -> Vec<u8> {
+pub(crate) fn encode_evidence(sequence: u64, stream: StreamId, evidence: &Evidence) -> Vec<u8> {
     let mut put = Put::default();
     put.bytes(&MAGIC).u16(VERSION).u16(evidence.peers.len() as u16).u32(0).u64(sequence).bytes(stream.as_bytes());
     put.u64(evidence.durable.get()).u64(evidence.chain.get()).u64(evidence.committed.get());
@@ -232,7 +232,7 @@ pub(super) fn encode_evidence(sequence: u64, stream: StreamId, evidence: &Eviden
     block
 }
 
-fn decode_evidence(block: &[u8]) -> Option<(u64, StreamId, Evidence)> {
+pub(crate) fn decode_evidence(block: &[u8]) -> Option<(u64, StreamId, Evidence)> {
     let (fields, crc) = block.split_at_checked(EVIDENCE_SLOT_BYTES - 4)?;
     if crc32c(fields).to_le_bytes() != crc {
         return None;

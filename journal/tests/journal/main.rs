@@ -1,5 +1,6 @@
 //! The journal through its public door.
 
+mod corpus;
 mod device;
 mod full;
 mod hold;
