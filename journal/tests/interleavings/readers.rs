@@ -122,24 +122,31 @@ fn a_reader_beside_a_cut_sees_one_history() {
                 thread::spawn(move || walk_beside_a_cut(&journal, kept, &cut_done))
             })
             .collect();
-        let holders: Vec<_> = (0..2)
-            .map(|_| {
-                let journal = world.journal.clone();
-                thread::spawn(move || hold_the_beginning(&journal))
-            })
-            .collect();
         extend(&world.journal, Tip::empty(STREAM), &old.bytes);
         let to = old.ends[usize::from(kept)];
         assert_eq!(world.journal.cut(to.lsn).unwrap().range.from, to.lsn);
         cut_done.store(true, Ordering::Relaxed);
         extend(&world.journal, to, &Forged::behind(to, NEW).bytes);
         world.journal.clone().close().unwrap();
-        for walker in walkers {
-            walker.join().unwrap();
-        }
-        for held in holders.into_iter().flat_map(|holder| holder.join().unwrap()) {
-            held.payloads();
-        }
+        walkers.into_iter().for_each(|walker| walker.join().unwrap());
+    });
+}
+
+/// A slice that is taken while the segment under it is replaced reaches no further than what that segment holds.
+#[test]
+fn a_slice_beside_a_cut_is_of_one_history() {
+    let old = Forged::behind(Tip::empty(STREAM), OLD);
+    explore(120, Time::StandsStill, move || {
+        let world = World::new(Role::Receiver);
+        extend(&world.journal, Tip::empty(STREAM), &old.bytes);
+        let holder = {
+            let journal = world.journal.clone();
+            thread::spawn(move || hold_the_beginning(&journal))
+        };
+        let to = old.ends[1 + pick(3) as usize]; // in the first segment
+        world.journal.cut(to.lsn).unwrap();
+        extend(&world.journal, to, &Forged::behind(to, NEW).bytes);
+        holder.join().unwrap().iter().for_each(|held| drop(held.payloads()));
     });
 }
 
