@@ -5,6 +5,7 @@ mod device;
 mod full;
 mod hold;
 mod lifecycle;
+mod offline;
 mod power;
 mod rebuild;
 mod rebuild_power;
