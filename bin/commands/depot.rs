@@ -68,10 +68,10 @@ pub(crate) fn execute(args: Args, out: &mut Out) -> Outcome {
             Ok(DONE)
         }
         What::Verify { path } => {
-            let mut report = Report::default();
+            let mut report = Report::new(out);
             found(&path)?;
             verify(&path, &mut report)?;
-            report.conclude(out)
+            report.conclude()
         }
     }
 }
@@ -108,7 +108,7 @@ fn streams(path: &Path) -> Result<Vec<Listed>, archive::Error> {
 }
 
 /// Reads everything in a depot.
-pub(super) fn verify(path: &Path, report: &mut Report) -> Result<(), archive::Error> {
+pub(super) fn verify(path: &Path, report: &mut Report<'_>) -> Result<(), Failure> {
     for listed in streams(path)? {
         let verdict = Depot::open(&listed.folder)?.verify()?;
         let (mut entries, mut bytes) = (0, 0);
@@ -116,17 +116,17 @@ pub(super) fn verify(path: &Path, report: &mut Report) -> Result<(), archive::Er
             entries += batch.entries;
             bytes += batch.info.as_ref().map_or(0, |info| info.file_bytes);
             for bad in &batch.bad {
-                report.fault(&batch.path, format_args!("{} damaged: {}", bad.place, bad.what));
+                report.fault(&batch.path, format_args!("{} damaged: {}", bad.place, bad.what))?;
             }
         }
         for bad in &verdict.bad {
-            report.fault(&listed.folder, format_args!("{bad}"));
+            report.fault(&listed.folder, bad)?;
         }
         for missing in &verdict.missing {
-            report.fault(&listed.folder, format_args!("entries {missing} are in no batch, although later ones are"));
+            report.fault(&listed.folder, format_args!("entries {missing} are in no batch, although later ones are"))?;
         }
         let what = format!("stream {}: {} batches", listed.name, verdict.batches.len());
-        report.looked_at(&listed.folder, what, entries, bytes);
+        report.looked_at(&listed.folder, &what, entries, bytes)?;
     }
     Ok(())
 }

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use jiff::Zoned;
-use journal::offline::Log;
+use journal::offline::{self, Log, SegmentInfo};
 use journal::{Class, Entry, EpochEntry, Flags, Kind, Lsn};
 use serde::Serialize;
 
-use super::{kind_name, rebuild};
-use crate::exit::{DONE, Failure, Outcome};
+use super::check::{Report, damaged_range, show_damage};
+use super::{kind_name, rebuild, verify};
+use crate::exit::{DATA, DONE, Failure, Outcome, eprint};
 use crate::out::Out;
 use crate::place::{Place, stream_in, streams};
 use crate::point::utc;
@@ -33,7 +34,7 @@ enum What {
         /// A journal, or a node's data folder
         path: PathBuf,
     },
-    /// Print every entry, one a line; checks everything on the way
+    /// Print every entry, one a line; checks everything on the way. Damage is named, and passed over
     Dump {
         /// A journal, or a node's data folder
         path: PathBuf,
@@ -49,6 +50,14 @@ enum What {
         /// Print the beginning of each payload too
         #[arg(long)]
         payload: bool,
+    },
+    /// Read every entry and say whether all is whole; `towline verify` does the same for everything, and repairs
+    Verify {
+        /// A journal, or a node's data folder
+        path: PathBuf,
+        /// The stream, where a node's data folder has several [default: all of them]
+        #[arg(long)]
+        stream: Option<String>,
     },
     /// Make the control file anew from the log, when it is lost
     Rebuild(rebuild::Args),
@@ -71,27 +80,30 @@ fn from(text: &str) -> Result<From, String> {
 
 pub(crate) fn execute(args: Args, out: &mut Out) -> Outcome {
     match args.what {
-        What::Ls { path } => {
-            for journal in journals(&path, None)? {
-                list(&journal, out)?;
-            }
-        }
-        What::Info { path } => {
-            for journal in journals(&path, None)? {
-                info(&journal, out)?;
-            }
-        }
+        What::Ls { path } => each(&journals(&path, None)?, |journal| list(journal, out)),
+        What::Info { path } => each(&journals(&path, None)?, |journal| info(journal, out)),
         What::Dump { path, stream, from, limit, payload } => {
             let journals = journals(&path, stream.as_deref())?;
             let [journal] = &journals[..] else {
                 let names = streams(&path)?.join(", ");
                 return Err(Failure::usage(format_args!("which of them? Say --stream: {names}")));
             };
-            dump(journal, from, limit.unwrap_or(u64::MAX), payload, out)?;
+            dump(journal, from, limit.unwrap_or(u64::MAX), payload, out)
         }
-        What::Rebuild(args) => return rebuild::execute(args, out),
+        What::Verify { path, stream } => {
+            let mut report = Report::new(out);
+            for journal in journals(&path, stream.as_deref())? {
+                verify::journal(&journal, &mut report)?;
+            }
+            report.conclude()
+        }
+        What::Rebuild(args) => rebuild::execute(args, out),
     }
-    Ok(DONE)
+}
+
+/// Does it for each; 4 when one of them is damaged.
+fn each(journals: &[PathBuf], mut look: impl FnMut(&Path) -> Outcome) -> Outcome {
+    journals.iter().try_fold(DONE, |code, journal| Ok(code.max(look(journal)?)))
 }
 
 /// The journals below a path; of a node's data folder all of them, or the one of `stream`.
@@ -124,28 +136,48 @@ struct Segment {
     chain: String,
 }
 
-fn list(path: &Path, out: &mut Out) -> Result<(), Failure> {
-    for segment in Log::open(path)?.segments() {
-        let tip = &segment.tip;
-        let row = Segment {
-            file: segment.path.clone(),
-            from: segment.range.from.get(),
-            to: segment.range.to.get(),
-            term: tip.epoch.term.0,
-            run: tip.epoch.run,
-            chain: tip.chain.to_string(),
-        };
-        let text = format_args!(
-            "{}  LSN {}..{}  behind epoch {}  chain in {}",
-            row.file.display(),
-            row.from,
-            row.to,
-            tip.epoch,
-            row.chain
-        );
-        out.show(&row, text)?;
+fn list(path: &Path, out: &mut Out) -> Outcome {
+    let log = match Log::open(path) {
+        Ok(log) => log,
+        Err(error) if error.class() == Class::Corrupt => return list_without_control(path, error, out),
+        Err(error) => return Err(error.into()),
+    };
+    log.segments().iter().try_for_each(|segment| list_segment(segment, out))?;
+    unreadable(&log, out)
+}
+
+/// The control file is lost: what the segments say of themselves.
+fn list_without_control(path: &Path, lost: journal::Error, out: &mut Out) -> Outcome {
+    for segment in offline::segments(path)? {
+        match segment {
+            Ok(segment) => list_segment(&segment, out)?,
+            Err(error) => show_damage(out, path, None, error)?,
+        }
     }
-    Ok(())
+    show_damage(out, path, None, lost)?;
+    Ok(DATA)
+}
+
+/// Says which segments can't be read, and gives the exit code for it.
+fn unreadable(log: &Log, out: &mut Out) -> Outcome {
+    for unreadable in log.unreadable() {
+        show_damage(out, log.dir(), Some(unreadable.range), unreadable.error())?;
+    }
+    Ok(if log.unreadable().is_empty() { DONE } else { DATA })
+}
+
+fn list_segment(segment: &SegmentInfo, out: &mut Out) -> Result<(), Failure> {
+    let tip = &segment.tip;
+    let row = Segment {
+        file: segment.path.clone(),
+        from: segment.range.from.get(),
+        to: segment.range.to.get(),
+        term: tip.epoch.term.0,
+        run: tip.epoch.run,
+        chain: tip.chain.to_string(),
+    };
+    let (file, chain) = (row.file.display(), &row.chain);
+    out.show(&row, format_args!("{file}  LSN {}  behind epoch {}  chain in {chain}", segment.range, tip.epoch))
 }
 
 /// What a journal says of itself.
@@ -173,7 +205,7 @@ struct EpochRow {
     first: u64,
 }
 
-fn info(path: &Path, out: &mut Out) -> Result<(), Failure> {
+fn info(path: &Path, out: &mut Out) -> Outcome {
     let log = Log::open(path)?;
     let epochs = log.history().openings().iter().map(|opening| EpochRow {
         term: opening.epoch.term.0,
@@ -196,7 +228,8 @@ fn info(path: &Path, out: &mut Out) -> Result<(), Failure> {
         epochs: epochs.collect(),
     };
     if out.json {
-        return out.json(&info);
+        out.json(&info)?;
+        return unreadable(&log, out);
     }
     out.line(format_args!("{}: {} of stream {}", info.path.display(), info.role, info.stream))?;
     out.line(format_args!(
@@ -213,7 +246,7 @@ fn info(path: &Path, out: &mut Out) -> Result<(), Failure> {
     if info.poisoned {
         out.line(format_args!("  a sync failed here, and the journal was not opened since"))?;
     }
-    Ok(())
+    unreadable(&log, out)
 }
 
 /// An entry.
@@ -235,32 +268,44 @@ struct Row {
 /// Bytes of a payload that `--payload` shows.
 const PAYLOAD_SHOWN_BYTES: usize = 64;
 
-fn dump(path: &Path, from: Option<From>, limit: u64, payload: bool, out: &mut Out) -> Result<(), Failure> {
+fn dump(path: &Path, from: Option<From>, limit: u64, payload: bool, out: &mut Out) -> Outcome {
     let log = Log::open(path)?;
     let mut entries = match from {
         None => log.entries(None)?,
         Some(From::Lsn(lsn)) => log.entries(Some(lsn))?,
         Some(From::Time(time)) => log.entries_near(time)?,
     };
-    let mut printed = 0;
-    while printed < limit
-        && let Some(entry) = entries.next_entry()?
-    {
-        if matches!(from, Some(From::Time(time)) if entry.header.time < time) {
-            continue;
+    let (mut printed, mut code) = (0, DONE);
+    while printed < limit {
+        match entries.next_entry() {
+            Ok(None) => break,
+            Ok(Some(entry)) if matches!(from, Some(From::Time(time)) if entry.header.time < time) => {}
+            Ok(Some(entry)) => {
+                printed += 1;
+                print(&row(&entry, payload), out)?;
+            }
+            Err(error) => {
+                let range = damaged_range(&log, entries.tip().lsn, &error);
+                show_damage(out, path, range, error)?;
+                code = DATA;
+                if !entries.step_over() {
+                    break;
+                }
+            }
         }
-        printed += 1;
-        let row = row(&entry, payload);
-        let Row { lsn, end, term, run, time, kind, bytes, chain, .. } = &row;
-        let flags = row.flags.join(",");
-        let shown = row.text.as_deref().unwrap_or_default();
-        let text = format_args!("{lsn}..{end}  {term}.{run}  {time}  {kind:<5} {bytes:>7}  {chain}  {flags}{shown}");
-        out.show(&row, text)?;
     }
     if let Some(torn) = entries.torn() {
-        crate::exit::eprint(&format!("towline: behind LSN {} a write was not finished ({torn})\n", torn.at));
+        eprint(&format!("towline: behind LSN {} a write was not finished ({torn})\n", torn.at));
     }
-    Ok(())
+    Ok(code)
+}
+
+fn print(row: &Row, out: &mut Out) -> Result<(), Failure> {
+    let Row { lsn, end, term, run, time, kind, bytes, chain, .. } = row;
+    let flags = row.flags.join(",");
+    let shown = row.text.as_deref().unwrap_or_default();
+    let text = format_args!("{lsn}..{end}  {term}.{run}  {time}  {kind:<5} {bytes:>7}  {chain}  {flags}{shown}");
+    out.show(row, text)
 }
 
 fn row(entry: &Entry<'_>, payload: bool) -> Row {

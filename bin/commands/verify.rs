@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use archive::verify_file;
-use journal::Lsn;
 use journal::offline::Log;
 use volume::records::{INDEX_FILE, RecordFile};
 
-use super::check::Report;
+use super::check::{Report, damaged_range};
 use super::{depot, repair};
 use crate::exit::{DONE, Failure, Outcome};
 use crate::out::Out;
@@ -40,17 +39,17 @@ pub(crate) fn execute(args: Args, out: &mut Out) -> Outcome {
 
 /// Reads everything.
 fn look(place: Place, out: &mut Out) -> Outcome {
-    let mut report = Report::default();
+    let mut report = Report::new(out);
     match place {
         Place::Node(data) => node(&data, &mut report)?,
         Place::Journal(path) => journal(&path, &mut report)?,
         Place::Depot(path) => depot::verify(&path, &mut report)?,
         Place::Batch(path) => batch(&path, &mut report)?,
     }
-    report.conclude(out)
+    report.conclude()
 }
 
-fn node(data: &Path, report: &mut Report) -> Result<(), Failure> {
+fn node(data: &Path, report: &mut Report<'_>) -> Result<(), Failure> {
     for stream in streams(data)? {
         let folder = data.join("streams").join(stream);
         journal(&folder.join("journal"), report)?;
@@ -65,70 +64,59 @@ fn node(data: &Path, report: &mut Report) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Every entry of a journal. Behind a damaged one the next segment is read alone: it carries the chain up to it.
-fn journal(path: &Path, report: &mut Report) -> Result<(), Failure> {
+/// Every entry of a journal. Behind damage it goes on where the log proves itself again.
+pub(super) fn journal(path: &Path, report: &mut Report<'_>) -> Result<(), Failure> {
     let Some(log) = report.unless_damaged(path, Log::open(path))? else { return Ok(()) };
-    let mut seen = Seen::default();
-    let mut from = Some(log.start());
-    while let Some(at) = from.take() {
-        let failed = match walk(&log, at, &mut seen, report) {
-            Ok(()) => break,
-            Err(failed) => failed,
-        };
-        let behind = match &failed {
-            journal::Error::Rot { range, .. } => range.from,
-            _ => at,
-        };
-        report.damage(path, failed)?;
-        from = log.segments().iter().map(|segment| segment.tip.lsn).find(|first| *first > behind);
+    let mut walk = log.entries(None)?;
+    let (mut entries, mut bytes) = (0, 0);
+    loop {
+        match walk.next_entry() {
+            Ok(Some(entry)) => {
+                entries += 1;
+                bytes += entry.header.range().bytes();
+            }
+            Ok(None) => break,
+            Err(error) => {
+                let range = damaged_range(&log, walk.tip().lsn, &error);
+                report.damage(path, range, error)?;
+                if !walk.step_over() {
+                    break;
+                }
+            }
+        }
+    }
+    let end = walk.tip().lsn;
+    for unreached in log.unreadable().iter().filter(|unreadable| unreadable.range.from > end) {
+        report.damage(path, Some(unreached.range), unreached.error())?;
+    }
+    if let Some(torn) = walk.torn() {
+        report.note(path, &format!("ends at LSN {}, behind which a write was not finished ({torn})", torn.at))?;
     }
     if log.was_poisoned() {
-        report.note(path, "a sync failed here, and the journal was not opened since");
+        report.note(path, "a sync failed here, and the journal was not opened since")?;
     }
     let what = format!("journal of stream {}, durable up to LSN {}", log.stream(), log.evidence());
-    report.looked_at(path, what, seen.entries, seen.bytes);
-    Ok(())
+    report.looked_at(path, &what, entries, bytes)
 }
 
-/// What a walk passed.
-#[derive(Default)]
-struct Seen {
-    entries: u64,
-    bytes: u64,
-}
-
-fn walk(log: &Log, from: Lsn, seen: &mut Seen, report: &mut Report) -> Result<(), journal::Error> {
-    let mut entries = log.entries(Some(from))?;
-    while let Some(entry) = entries.next_entry()? {
-        seen.entries += 1;
-        seen.bytes += entry.header.range().bytes();
-    }
-    if let Some(torn) = entries.torn() {
-        report.note(log.dir(), &format!("ends at LSN {}, behind which a write was not finished ({torn})", torn.at));
-    }
-    Ok(())
-}
-
-fn record_file(path: &Path, report: &mut Report) -> Result<(), Failure> {
+fn record_file(path: &Path, report: &mut Report<'_>) -> Result<(), Failure> {
     let checked = RecordFile::open(path).and_then(|file| file.verify());
     let Some(checked) = report.unless_damaged(path, checked)? else { return Ok(()) };
     if let Some(torn) = &checked.torn {
-        report.note(path, &format!("ends in what a crash left ({torn}); the journal delivers it again"));
+        report.note(path, &format!("ends in what a crash left ({torn}); the journal delivers it again"))?;
     }
     let what = format!("record file up to LSN {}, synced up to LSN {}", checked.end, checked.checkpoint);
-    report.looked_at(path, what, checked.records, checked.bytes);
-    Ok(())
+    report.looked_at(path, &what, checked.records, checked.bytes)
 }
 
-fn batch(path: &Path, report: &mut Report) -> Result<(), Failure> {
+fn batch(path: &Path, report: &mut Report<'_>) -> Result<(), Failure> {
     let verdict = verify_file(path)?;
     for bad in &verdict.bad {
-        report.fault(path, format_args!("{} damaged: {}", bad.place, bad.what));
+        report.fault(path, format_args!("{} damaged: {}", bad.place, bad.what))?;
     }
     let (what, bytes) = match &verdict.info {
         Some(info) => (format!("batch of stream {}, LSN {}", info.stream, info.range()), info.file_bytes),
         None => ("batch".to_owned(), 0),
     };
-    report.looked_at(path, what, verdict.entries, bytes);
-    Ok(())
+    report.looked_at(path, &what, verdict.entries, bytes)
 }

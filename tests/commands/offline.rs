@@ -1,13 +1,18 @@
 //! Looking at data without a node: restore, verify, journal.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use journal::{Geometry, Item, Journal, Kind, NodeId, Options, Reason, Role, RunOpening, StreamId};
 use tempfile::TempDir;
 
-use crate::support::{Ended, run};
+use crate::support::{Ended, code, run, towline};
 
 /// A node's data folder with one stream `log`, made without a node.
 struct Data {
@@ -192,6 +197,7 @@ fn a_flipped_bit_below_the_durable_point_is_4_with_its_range_and_the_file_is_lef
     };
     let end = data.ends.iter().find(|end| **end > at).unwrap();
     let offset = 4096 + (at - (64 << 10)) + 100;
+    let whole = entries(&data);
     flip(segment, offset);
     let spoiled = fs::read(segment).unwrap();
 
@@ -200,7 +206,13 @@ fn a_flipped_bit_below_the_durable_point_is_4_with_its_range_and_the_file_is_lef
     data.restore(&[]).expect(4).says(&range);
     assert!(!data.out().exists());
     data.restore(&["--at", &at.to_string()]).expect(4).says(&range);
-    run(["journal", "dump", data.path()]).expect(4).says(&range);
+    let dump = run(["journal", "dump", data.path()]).expect(4).says(&range);
+    assert_eq!(dump.stdout.lines().count(), whole - 1, "everything before and behind it");
+    let dump = run(["journal", "dump", data.path(), "--json"]).expect(4).says(&range);
+    let rows = json(&dump.stdout);
+    let gap = rows.iter().position(|row| !row["fault"].is_null()).unwrap();
+    assert_eq!((&rows[gap]["fault"]["from"], &rows[gap]["fault"]["to"]), (&at.into(), &(*end).into()));
+    assert_eq!((&rows[gap - 1]["end"], &rows[gap + 1]["lsn"]), (&at.into(), &(*end).into()), "in its place");
     assert!(fs::read(segment).unwrap() == spoiled, "the file is as it was");
 }
 
@@ -239,6 +251,166 @@ fn a_journal_without_its_control_file_is_4() {
     let data = Data::new();
     fs::remove_file(data.journal().join("control")).unwrap();
     run(["verify", data.path()]).expect(4).prints("control");
+}
+
+/// Every line of it.
+fn json(text: &str) -> Vec<serde_json::Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_journal_is_listed_as_far_as_it_is_readable() {
+    let data = Data::new();
+    let segments = data.segments();
+    let files = |ended: &Ended| json(&ended.stdout).iter().filter(|row| !row["file"].is_null()).count();
+    let lost = segments[1].to_str().unwrap();
+    // both copies of its header
+    flip(&segments[1], 100);
+    flip(&segments[1], 2148);
+    let range = format!("{}..{}", 64 << 10, 128 << 10);
+    for look in ["ls", "info", "dump"] {
+        let ended = run(["journal", look, data.path(), "--json"]).expect(4).says(&range).says(lost);
+        let faults: Vec<_> = json(&ended.stdout).into_iter().filter(|row| !row["fault"].is_null()).collect();
+        assert_eq!((faults.len(), &faults[0]["fault"]["from"]), (1, &(64 << 10).into()), "{look}");
+        run(["journal", look, data.path()]).expect(4).says(&range);
+    }
+    let listed = run(["journal", "ls", data.path(), "--json"]);
+    assert_eq!(files(&listed), segments.len() - 1);
+    let dump = run(["journal", "dump", data.path()]);
+    assert!(dump.stdout.lines().any(|line| line.starts_with(&format!("{}..", 128 << 10))), "what is behind it");
+    run(["journal", "verify", data.path()]).expect(4).prints(&range).prints("1 place is damaged");
+
+    fs::remove_file(data.journal().join("control")).unwrap();
+    let listed = run(["journal", "ls", data.path(), "--json"]).expect(4).says("towline journal rebuild").says(lost);
+    assert_eq!(files(&listed), segments.len() - 1);
+    run(["journal", "info", data.path()]).expect(4).says("towline journal rebuild");
+}
+
+#[test]
+fn journal_verify_is_verify_of_a_journal() {
+    let data = Data::new();
+    let path = data.journal();
+    let path = path.to_str().unwrap();
+    for damaged in [false, true] {
+        if damaged {
+            flip(&data.segments()[1], 4096 + 300);
+        }
+        for more in [&[][..], &["--json"]] {
+            let words = |first: &[&'static str]| [first, &[path], more].concat();
+            let (one, other) = (run(words(&["journal", "verify"])), run(words(&["verify"])));
+            assert_eq!((one.code, &one.stdout), (other.code, &other.stdout));
+            assert_eq!(one.code, if damaged { 4 } else { 0 });
+        }
+    }
+    run(["journal", "verify", data.path(), "--stream", "log"]).expect(4).prints("1 place is damaged");
+    run(["journal", "verify", data.path(), "--stream", "other"]).expect(10).says("only log");
+}
+
+#[test]
+fn every_line_of_json_carries_its_schema() {
+    let data = Data::new();
+    flip(&data.segments()[1], 4096 + 300);
+    for look in ["info", "ls", "dump", "verify"] {
+        let ended = run(["journal", look, data.path(), "--json"]);
+        let rows = json(&ended.stdout);
+        assert!(!rows.is_empty() && rows.iter().all(|row| row["schema"] == 1), "{look}: {}", ended.stdout);
+    }
+    let verify = json(&run(["journal", "verify", data.path(), "--json"]).expect(4).stdout);
+    let [fault, looked_at, verdict] = &verify[..] else { panic!("{verify:?}") };
+    assert!(fault["fault"]["from"].is_u64() && looked_at["looked_at"]["entries"].is_u64());
+    assert_eq!((&verdict["good"], &verdict["faults"]), (&false.into(), &1.into()));
+}
+
+#[test]
+fn whoever_has_read_enough_ends_it_quietly() {
+    let data = Data::new();
+    let words: [&[&str]; 4] = [
+        &["journal", "dump", data.path()],
+        &["journal", "dump", data.path(), "--json"],
+        &["journal", "ls", data.path()],
+        &["journal", "verify", data.path()],
+    ];
+    for words in words {
+        let mut child = towline(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        // `| head -1`, and for what is short a reader that is gone already
+        if words[1] == "dump" {
+            stdout.read_line(&mut String::new()).unwrap();
+        }
+        drop(stdout);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((code(output.status), String::from_utf8_lossy(&output.stderr).as_ref()), (141, ""), "{words:?}");
+    }
+}
+
+/// Memory that a process has for itself, in KiB: now, and at most so far (with what it mapped of files).
+fn memory(pid: u32) -> Option<(u64, u64)> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let number = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    Some((number("RssAnon:")?, number("VmHWM:")?.saturating_sub(number("RssFile:")?)))
+}
+
+/// Most KiB that looking at a journal of any size may take.
+const MEMORY_KIB: u64 = 16 << 10;
+
+#[test]
+fn a_large_journal_is_looked_at_in_little_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("journal");
+    let options = Options { geometry: Geometry::new(128 << 20).unwrap(), ..Options::default() };
+    let stream = StreamId::random();
+    let journal = Journal::create(&dir, stream, NodeId::random(), Role::Primary, options).unwrap();
+    journal.open_run(RunOpening { promote: None, reason: Reason::Created, policy: b"{}".to_vec() }).unwrap();
+    // 300 MiB, of which many entries are small
+    let (small, large) = ([7; 40], vec![7; 1 << 20]);
+    for _ in 0..300 {
+        journal.append_many(&[Item::record(&[&small]); 200]).unwrap();
+        journal.append(Item::record(&[&large[..1_000_000]])).unwrap();
+    }
+    journal.close().unwrap();
+    let path = dir.to_str().unwrap();
+    for words in [&["journal", "dump", path][..], &["journal", "dump", path, "--json", "--payload"]] {
+        let (lines, peak) = watched(words);
+        assert!(lines > 300 * 201, "every record, and what belongs to the log itself: {lines}");
+        assert!(peak < MEMORY_KIB, "{words:?} took {peak} KiB");
+    }
+    // a header that claims to be gigabytes long is not believed, and what is behind it is searched piece by piece
+    let last = fs::read_dir(&dir).unwrap().map(|file| file.unwrap().path());
+    let mut segments: Vec<_> = last.filter(|path| path.extension().is_some_and(|ext| ext == "seg")).collect();
+    segments.sort();
+    let file = fs::File::options().write(true).open(&segments[1]).unwrap();
+    file.write_all_at(&[0xff; 4], 4096).unwrap();
+    for words in [&["journal", "verify", path][..], &["journal", "dump", path]] {
+        let (_, peak) = watched(words);
+        assert!(peak < MEMORY_KIB, "{words:?} took {peak} KiB");
+    }
+}
+
+/// Runs it, reads its output, and looks at its memory as long as it runs: the number of lines, and the most KiB.
+fn watched(words: &[&str]) -> (u64, u64) {
+    let mut child = towline(words).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let (pid, ended) = (child.id(), AtomicBool::new(false));
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (lines, peak) = thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut peak = 0;
+            while !ended.load(Ordering::Relaxed) {
+                peak = peak.max(memory(pid).map_or(0, |(now, most)| now.max(most)));
+                // leaves the processor to the one that is watched
+                thread::sleep(Duration::from_millis(1));
+            }
+            peak
+        });
+        let lines = lines.map(Result::unwrap).count() as u64;
+        ended.store(true, Ordering::Relaxed);
+        (lines, watcher.join().unwrap())
+    });
+    child.wait().unwrap();
+    assert!(peak > 0, "it was seen while it ran");
+    (lines, peak)
 }
 
 fn flip(file: &Path, offset: u64) {
