@@ -115,14 +115,14 @@ enum Place {
 }
 
 impl Gate {
-    /// A closed gate before a stream with these peers. `committed`: what every required peer is known to keep from before,
-    /// [`Lsn::ZERO`] if nothing is known. (Not the journal's own commit point: that may have been reached alone.)
-    pub fn new(need: Need, members: &[Member], committed: Lsn) -> Gate {
+    /// A closed gate before a stream with these peers. What they keep from before is not known yet: the journal's own
+    /// commit point may have been reached alone.
+    pub fn new(need: Need, members: &[Member]) -> Gate {
         Gate {
             need,
             members: members.iter().map(|&member| (member, Place::Unmet)).collect(),
             open: false,
-            committed,
+            committed: Lsn::ZERO,
             updated: None,
         }
     }
@@ -272,7 +272,7 @@ mod tests {
 
     fn gate(need: Need, modes: &[Mode], on_loss: OnLoss) -> (Gate, Instant) {
         let members: Vec<Member> = modes.iter().map(|&mode| Member { mode, on_loss }).collect();
-        (Gate::new(need, &members, Lsn::ZERO), Instant::now())
+        (Gate::new(need, &members), Instant::now())
     }
 
     #[test]

@@ -137,7 +137,7 @@ impl Links {
         let now = Instant::now();
         let members: Vec<Member> =
             options.targets.iter().map(|target| Member { mode: target.peer.mode, on_loss: target.on_loss }).collect();
-        let mut gate = Gate::new(options.need, &members, journal.committed());
+        let mut gate = Gate::new(options.need, &members);
         let verdict = gate.update(now, journal.board().durable(), &vec![None; members.len()]);
         let peers = options.targets.iter().map(|target| Peer::new(now, target.peer.clone())).collect();
         journal.board().set_remote(verdict.remote);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use journal::{Cursor, Item, Journal, Kind, Level, Lsn, Reason, Role, RunOpening, Term, TermSeen, Tip};
-use shipper::{Event, Notice, OnLoss, PeerState};
+use shipper::{Event, Notice, OnLoss, PeerState, Target};
 use wire::{Mode, Security, Tls, pki};
 
 use super::sides::*;
@@ -233,4 +233,32 @@ fn going_alone_is_stamped_noted_in_the_log_and_ended_by_the_peers_return() {
         }
     }
     assert_eq!(notes, [format!("alone: going on without b ({address})"), "no longer alone".into()]);
+}
+
+/// A primary that had gone on alone and was started again took its own commit point for one that everybody keeps, and
+/// announced it: replicas showed what a promotion of another peer may still take back.
+#[test]
+fn what_was_committed_alone_is_not_announced_after_a_restart_either() {
+    let (a, b) = (Side::new(1), Side::new(2));
+    let receiving = Receiving::start(b.create(Role::Receiver), PLAIN);
+    let address = receiving.address();
+    let alone = || Target { on_loss: OnLoss::Alone { after: Duration::ZERO }, ..target(Mode::Sync, address) };
+    let primary = Shipping::start(a.create(Role::Primary), PLAIN, vec![alone()]);
+    primary.open();
+    primary.append(b"together").wait(Level::Committed, LONG).unwrap();
+    receiving.end();
+    let ack = primary.append(b"alone").wait(Level::Committed, LONG).unwrap();
+    assert!(ack.alone, "{ack:?}");
+    // what was committed is noted beside the next sync
+    primary.append(b"alone again").wait(Level::Committed, LONG).unwrap();
+    primary.links.stop("started again");
+    drop(primary);
+
+    let primary = Shipping::start(a.open(), PLAIN, vec![alone()]);
+    assert!(primary.journal.committed() >= ack.lsn, "{} was acknowledged", ack.lsn);
+    assert_eq!(primary.links.status().committed, Lsn::ZERO, "nobody said yet what he keeps");
+    let receiving = again(b.open(), address);
+    primary.open();
+    until("it has caught up", || primary.links.status().committed >= ack.lsn);
+    assert_eq!(bytes(&primary.journal), bytes(receiving.stream.journal()));
 }

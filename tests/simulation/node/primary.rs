@@ -48,7 +48,7 @@ impl Primary {
         let members: Vec<Member> = others.map(member).collect();
         Primary {
             lanes,
-            gate: Gate::new(Need::All, &members, Lsn::ZERO),
+            gate: Gate::new(Need::All, &members),
             run: None,
             run_laid: false,
             ended: false,
