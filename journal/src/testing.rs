@@ -1,14 +1,16 @@
 //! A disk for tests: it knows what has been synced, loses what hasn't at a power cut, and fails when told to.
 //!
 //! Files are real files in a folder of the test's, so that reading and mapping are the real thing; only effects are
-//! watched. After [`SimDisk::power_cut`] a new folder holds what a real disk might hold: every synced sector, any
-//! subset of the unsynced ones, and names up to some point behind the last folder sync.
+//! watched. After [`SimDisk::cut_power`] a new folder holds what a real disk might hold: every synced sector, any
+//! subset of the unsynced ones, and names up to some point behind the last folder sync. A file that was never synced
+//! may have lost its size too.
 
 pub mod readers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
@@ -55,6 +57,47 @@ pub fn let_time_pass(passes: bool) {
     crate::sync::let_time_pass(passes);
 }
 
+/// What a power cut leaves of everything that no sync has covered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Survivors {
+    /// That many of [`SimDisk::pending_names`], the oldest first.
+    pub names: usize,
+    /// Which of the unsynced sectors.
+    pub sectors: Keep,
+}
+
+/// Which of the unsynced sectors are on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// None of them.
+    None,
+    /// Every one.
+    All,
+    /// Each with even odds; the seed says which.
+    Random(u64),
+}
+
+/// A call that changes a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Call {
+    /// [`Storage::create`].
+    Create,
+    /// [`Storage::rename`].
+    Rename,
+    /// [`Storage::link`].
+    Link,
+    /// [`Storage::remove`].
+    Remove,
+    /// [`Storage::create_dir`].
+    CreateDir,
+    /// [`Storage::sync_dir`].
+    SyncDir,
+    /// [`StorageFile::write_at`].
+    Write,
+    /// [`StorageFile::sync`].
+    Sync,
+}
+
 /// The disk. Clones share it.
 #[derive(Clone, Debug)]
 pub struct SimDisk {
@@ -74,12 +117,16 @@ struct State {
     full: bool,
     calls: u64,
     stop_at: Option<u64>,
+    faults: Option<(Range<u64>, i32)>,
+    failed: Vec<(Call, PathBuf)>,
 }
 
 #[derive(Debug, Default)]
 struct Content {
     durable: Vec<u8>,
     dirty: BTreeSet<u64>,
+    /// What the dirty sectors hold; `None` while nobody has opened it.
+    live: Option<Arc<File>>,
 }
 
 #[derive(Clone, Debug)]
@@ -158,41 +205,65 @@ impl SimDisk {
         self.lock().stop_at = Some(call);
     }
 
-    /// What the disk holds after a power cut now, laid out in `to`, which is empty. Every path of the disk lay below
-    /// `from`.
+    /// Calls with these numbers fail with that error. Nothing of them is done, but that half of a write is written and
+    /// that a failed sync marks the sectors clean and forgets them.
+    pub fn fail_calls(&self, calls: Range<u64>, errno: i32) {
+        self.lock().faults = Some((calls, errno));
+    }
+
+    /// What failed because of [`SimDisk::fail_calls`], in order.
+    pub fn failed(&self) -> Vec<(Call, PathBuf)> {
+        self.lock().failed.clone()
+    }
+
+    /// How many changes of names no folder sync has covered.
+    pub fn pending_names(&self) -> usize {
+        self.lock().pending.len()
+    }
+
+    /// True when there are sectors that no sync has covered.
+    pub fn is_dirty(&self) -> bool {
+        self.lock().contents.values().any(|content| !content.dirty.is_empty())
+    }
+
+    /// What the disk holds after a power cut now, whatever survives, laid out in `to`.
     pub fn power_cut(&self, random: &mut Random, from: &Path, to: &Path) -> io::Result<SimDisk> {
+        let names = random.below(self.pending_names() as u64 + 1) as usize;
+        // every/none/random sectors: the extremes are the likeliest to be wrong
+        let sectors = match random.below(4) {
+            0 => Keep::None,
+            1 => Keep::All,
+            _ => Keep::Random(random.draw()),
+        };
+        self.cut_power(Survivors { names, sectors }, from, to)
+    }
+
+    /// What the disk holds after a power cut now with exactly these survivors, laid out in `to`, which is empty. Every
+    /// path of the disk lay below `from`. This disk stays as it is.
+    pub fn cut_power(&self, survivors: Survivors, from: &Path, to: &Path) -> io::Result<SimDisk> {
         let state = self.lock();
         let mut names = state.durable.clone();
-        let kept = random.below(state.pending.len() as u64 + 1) as usize;
-        state.pending[..kept].iter().for_each(|change| change.apply(&mut names));
-        // every/none/random sectors: the extremes are the likeliest to be wrong
-        let style = random.below(4);
+        state.pending.iter().take(survivors.names).for_each(|change| change.apply(&mut names));
+        let mut after = State { next_id: state.next_id, ..State::default() };
         let mut written: HashMap<u64, PathBuf> = HashMap::new();
         for (path, id) in names {
             let target = to.join(path.strip_prefix(from).map_err(io::Error::other)?);
             if let Some(parent) = target.parent() {
                 fs::create_dir_all(parent)?;
             }
+            after.live.insert(target.clone(), id);
             if let Some(first) = written.get(&id) {
                 fs::hard_link(first, &target)?;
                 continue;
             }
             let Some(content) = state.contents.get(&id) else { continue };
-            let mut bytes = content.durable.clone();
-            if let Some(live) = state.live.iter().find(|(_, live)| **live == id).map(|(path, _)| path) {
-                let file = File::open(live)?;
-                let kept = content.dirty.iter().copied().filter(|_| match style {
-                    0 => false,
-                    1 => true,
-                    _ => random.one_in(2),
-                });
-                copy_sectors(&file, &mut bytes, kept)?;
-            }
-            fs::write(&target, bytes)?;
+            let bytes = content.surviving(survivors.sectors, id)?;
+            write_sparse(&target, &bytes)?;
+            after.contents.insert(id, Content { durable: bytes, ..Content::default() });
             written.insert(id, target);
         }
-        drop(state);
-        SimDisk::adopt(to)
+        after.durable = after.live.clone();
+        Ok(SimDisk { state: Arc::new(Mutex::new(after)) })
     }
 
     fn adopt_folder(&self, dir: &Path) -> io::Result<()> {
@@ -206,7 +277,7 @@ impl SimDisk {
             let id = state.fresh_id();
             state.live.insert(path.clone(), id);
             state.durable.insert(path.clone(), id);
-            state.contents.insert(id, Content { durable: fs::read(&path)?, dirty: BTreeSet::new() });
+            state.contents.insert(id, Content { durable: fs::read(&path)?, ..Content::default() });
         }
         Ok(())
     }
@@ -215,8 +286,27 @@ impl SimDisk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn handle(&self, id: u64, file: File) -> Arc<dyn StorageFile> {
+    fn handle(&self, state: &mut State, id: u64, file: File) -> Arc<dyn StorageFile> {
+        let file = Arc::new(file);
+        state.contents.entry(id).or_default().live = Some(Arc::clone(&file));
         Arc::new(SimFile { id, file, disk: self.clone() })
+    }
+}
+
+impl Content {
+    fn surviving(&self, keep: Keep, id: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = self.durable.clone();
+        let Some(file) = &self.live else { return Ok(bytes) };
+        let sectors = self.dirty.iter().copied();
+        match keep {
+            Keep::None => {}
+            Keep::All => copy_sectors(file, &mut bytes, sectors)?,
+            Keep::Random(seed) => {
+                let mut random = Random::new(seed ^ id.rotate_left(32));
+                copy_sectors(file, &mut bytes, sectors.filter(|_| random.one_in(2)))?;
+            }
+        }
+        Ok(bytes)
     }
 }
 
@@ -226,21 +316,45 @@ impl State {
         self.next_id
     }
 
-    fn call(&mut self) -> io::Result<()> {
+    fn call(&mut self, call: Call, path: &Path) -> io::Result<()> {
+        let number = self.calls;
         self.calls += 1;
-        match self.stop_at {
-            Some(stop) if self.calls > stop => Err(io::Error::other("the power is gone")),
+        if self.stop_at.is_some_and(|stop| number >= stop) {
+            return Err(io::Error::other("the power is gone"));
+        }
+        match &self.faults {
+            Some((calls, errno)) if calls.contains(&number) => {
+                self.failed.push((call, path.to_owned()));
+                Err(io::Error::from_raw_os_error(*errno))
+            }
             _ => Ok(()),
         }
     }
 
     /// Counts a sync; an error if it is one that fails.
-    fn sync(&mut self) -> io::Result<()> {
-        self.call()?;
+    fn sync(&mut self, call: Call, path: &Path) -> io::Result<()> {
+        self.call(call, path)?;
         let number = self.syncs;
         self.syncs += 1;
         if self.fail_sync.remove(&number) { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
     }
+
+    fn path_of(&self, id: u64) -> PathBuf {
+        self.live.iter().find(|(_, live)| **live == id).map(|(path, _)| path.clone()).unwrap_or_default()
+    }
+}
+
+/// Writes what is not zero: most of these files is.
+fn write_sparse(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    static ZEROS: [u8; 4096] = [0; 4096];
+    let file = File::create(path)?;
+    file.set_len(bytes.len() as u64)?;
+    for (index, page) in bytes.chunks(ZEROS.len()).enumerate() {
+        if page != &ZEROS[..page.len()] {
+            file.write_all_at(page, (index * ZEROS.len()) as u64)?;
+        }
+    }
+    Ok(())
 }
 
 /// Copies sectors, given in order, from `file` into `bytes`: neighbours with one call.
@@ -264,7 +378,7 @@ fn copy_sectors(file: &File, bytes: &mut Vec<u8>, sectors: impl Iterator<Item = 
 impl Storage for SimDisk {
     fn create(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn StorageFile>> {
         let mut state = self.lock();
-        state.call()?;
+        state.call(Call::Create, path)?;
         if state.full {
             return Err(io::Error::from_raw_os_error(28));
         }
@@ -273,20 +387,19 @@ impl Storage for SimDisk {
         let id = state.fresh_id();
         state.live.insert(path.to_owned(), id);
         state.pending.push(NameChange::Set(path.to_owned(), id));
-        state.contents.insert(id, Content { durable: vec![0; bytes as usize], dirty: BTreeSet::new() });
-        drop(state);
-        Ok(self.handle(id, file))
+        Ok(self.handle(&mut state, id, file))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
         let file = File::options().read(true).write(true).open(path)?;
-        let id = self.lock().live.get(path).copied().ok_or(io::ErrorKind::NotFound)?;
-        Ok(self.handle(id, file))
+        let mut state = self.lock();
+        let id = state.live.get(path).copied().ok_or(io::ErrorKind::NotFound)?;
+        Ok(self.handle(&mut state, id, file))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.lock();
-        state.call()?;
+        state.call(Call::Rename, from)?;
         fs::rename(from, to)?;
         let id = state.live.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.live.insert(to.to_owned(), id);
@@ -296,7 +409,7 @@ impl Storage for SimDisk {
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.lock();
-        state.call()?;
+        state.call(Call::Link, to)?;
         fs::hard_link(from, to)?;
         let id = state.live.get(from).copied().ok_or(io::ErrorKind::NotFound)?;
         state.live.insert(to.to_owned(), id);
@@ -306,7 +419,7 @@ impl Storage for SimDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.lock();
-        state.call()?;
+        state.call(Call::Remove, path)?;
         fs::remove_file(path)?;
         state.live.remove(path);
         state.pending.push(NameChange::Remove(path.to_owned()));
@@ -314,13 +427,13 @@ impl Storage for SimDisk {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.lock().call()?;
+        self.lock().call(Call::CreateDir, path)?;
         Disk.create_dir(path)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.lock();
-        state.sync()?;
+        state.sync(Call::SyncDir, path)?;
         // a journaling file system commits names in order: those before the last one of this folder go with it
         let synced = state.pending.iter().rposition(|change| change.touches(path)).map_or(0, |last| last + 1);
         let synced: Vec<NameChange> = state.pending.drain(..synced).collect();
@@ -334,14 +447,20 @@ impl Storage for SimDisk {
 #[derive(Debug)]
 struct SimFile {
     id: u64,
-    file: File,
+    file: Arc<File>,
     disk: SimDisk,
 }
 
 impl StorageFile for SimFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.disk.lock();
-        state.call()?;
+        let path = state.path_of(self.id);
+        let called = state.call(Call::Write, &path);
+        let bytes = match &called {
+            Ok(()) => bytes,
+            Err(error) if error.raw_os_error().is_none() => return called, // power gone
+            Err(_) => &bytes[..bytes.len() / 2],
+        };
         self.file.write_all_at(bytes, offset)?;
         if let Some(content) = state.contents.get_mut(&self.id)
             && !bytes.is_empty()
@@ -349,17 +468,19 @@ impl StorageFile for SimFile {
             let last = (offset + bytes.len() as u64 - 1) / SECTOR_BYTES;
             content.dirty.extend(offset / SECTOR_BYTES..=last);
         }
-        Ok(())
+        called
     }
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.lock();
-        let outcome = state.sync();
+        let path = state.path_of(self.id);
+        let outcome = state.sync(Call::Sync, &path);
         if let Some(content) = state.contents.get_mut(&self.id) {
             let dirty = std::mem::take(&mut content.dirty);
             match &outcome {
                 Ok(()) => {
                     copy_sectors(&self.file, &mut content.durable, dirty.into_iter())?;
+                    content.durable.resize(self.file.metadata()?.len() as usize, 0);
                 }
                 // power gone: nothing reaches the disk, and nothing is forgotten either
                 Err(error) if error.raw_os_error().is_none() => content.dirty = dirty,
