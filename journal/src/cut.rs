@@ -221,18 +221,22 @@ pub(crate) fn branch_range(name: &str) -> Option<LsnRange> {
     Some(LsnRange::new(from.parse().ok()?, to.parse().ok()?))
 }
 
-/// Finishes a recorded cut at `to`: idempotent, and harmless if only the record was left to be cleared.
-pub(crate) fn finish(storage: &dyn Storage, dir: &Path, control: &mut Control, to: Lsn) -> Result<()> {
+/// Finishes the recorded cut at `to` of a journal that is opened: idempotent, and harmless if only the record was left to
+/// be cleared. The copy aside is made anew, in the space of the one that is found: that one may be half of what an
+/// opening before this one made, and if it has taken the segment's place already it is the same again.
+pub(crate) fn finish_found(storage: &dyn Storage, dir: &Path, control: &mut Control, to: Lsn) -> Result<()> {
+    keep_aside(storage, dir, control.facts.geometry, to)?;
+    finish(storage, dir, control, to)
+}
+
+/// Finishes the recorded cut at `to`, the kept part aside.
+fn finish(storage: &dyn Storage, dir: &Path, control: &mut Control, to: Lsn) -> Result<()> {
     let geometry = control.facts.geometry;
     for (first, path) in segment_paths(dir)? {
         if first >= to {
             storage.remove(&path).map_err(Error::io("remove", &path))?;
         } else if to < first.advance(geometry.body_bytes()) {
             let aside = dir.join(ASIDE);
-            if !aside.try_exists().map_err(Error::io("look at", &aside))? {
-                // it took the segment's place already: the same again
-                keep_aside(storage, dir, geometry, to)?;
-            }
             storage.rename(&aside, &path).map_err(Error::io("rename", &aside))?;
         }
     }
@@ -262,10 +266,10 @@ pub(crate) fn finish(storage: &dyn Storage, dir: &Path, control: &mut Control, t
 fn keep_aside(storage: &dyn Storage, dir: &Path, geometry: Geometry, to: Lsn) -> Result<()> {
     forget_aside(storage, dir)?;
     let first = geometry.segment_of(to);
-    if first == to {
+    let (path, aside) = (dir.join(file_name(first)), dir.join(ASIDE));
+    if first == to || !path.try_exists().map_err(Error::io("look at", &path))? {
         return Ok(());
     }
-    let (path, aside) = (dir.join(file_name(first)), dir.join(ASIDE));
     let old = fs::File::open(&path).map_err(Error::io("open", &path))?;
     let kept = SEGMENT_HEADER_BYTES as u64 + to.bytes_since(first);
     let copied = copy(storage, &old, &path, &aside, kept, file_bytes(geometry));

@@ -112,7 +112,7 @@ fn torn_range(fault: &Fault, geometry: Geometry) -> LsnRange {
 fn finish_cut(storage: &dyn Storage, dir: &Path, control: &mut Control) -> Result<()> {
     match control.facts.cut {
         None => crate::cut::forget_aside(storage, dir),
-        Some(to) => crate::cut::finish(storage, dir, control, to),
+        Some(to) => crate::cut::finish_found(storage, dir, control, to),
     }
 }
 
