@@ -158,9 +158,11 @@ struct Found {
 }
 
 impl Walk<'_> {
-    /// Walks from the segment that holds the evidence to the end.
+    /// Walks from the segment that holds the evidence to the end. Evidence that lies below the start is an older one: the
+    /// newest was lost with its slot, or with a sync that failed.
     fn run(&self, start: Tip, control: &Control) -> Result<Found> {
-        let holder = self.segments.iter().rposition(|segment| segment.header.tip.lsn <= self.durable);
+        let known = self.durable.max(start.lsn);
+        let holder = self.segments.iter().rposition(|segment| segment.header.tip.lsn <= known);
         let mut found = Found { tip: start, torn: None, openings: Vec::new() };
         let Some(holder) = holder else { return Ok(found) };
         found.tip = self.segments[holder].header.tip.max_lsn(start);
