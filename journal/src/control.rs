@@ -111,7 +111,10 @@ pub(crate) struct Control {
     evidence_sequence: u64,
     /// The evidence slot that a sync has made safe; the other one is written.
     evidence_safe: usize,
+    /// The other one is whole, and no sync has covered it.
     evidence_dirty: bool,
+    /// Writing or syncing the other one failed: it may be half of what it should be, or in the page cache alone.
+    evidence_lost: bool,
     evidence_synced: Instant,
 }
 
@@ -173,6 +176,7 @@ impl Control {
             evidence_sequence: stored.evidence_sequence,
             evidence_safe: stored.evidence_slot,
             evidence_dirty: false,
+            evidence_lost: false,
             evidence_synced: Instant::now(),
         }
     }
@@ -191,7 +195,7 @@ impl Control {
     pub(crate) fn note(&mut self, change: impl FnOnce(&mut Evidence)) -> Result<()> {
         let before = self.evidence.clone();
         change(&mut self.evidence);
-        if self.evidence == before {
+        if self.evidence == before && !self.evidence_lost {
             return Ok(());
         }
         self.store_evidence()
@@ -207,6 +211,9 @@ impl Control {
 
     /// Syncs evidence if it changed.
     pub(crate) fn sync_evidence(&mut self) -> Result<()> {
+        if self.evidence_lost {
+            self.store_evidence()?;
+        }
         if self.evidence_dirty {
             self.sync()?;
         }
@@ -235,20 +242,22 @@ impl Control {
 
     fn store_evidence(&mut self) -> Result<()> {
         self.evidence_sequence += 1;
+        (self.evidence_dirty, self.evidence_lost) = (false, true);
         let slot = 1 - self.evidence_safe;
         let block = encode_evidence(self.evidence_sequence, self.facts.stream, &self.evidence);
         let at = EVIDENCE_AT + (slot * EVIDENCE_SLOT_BYTES) as u64;
         self.file.write_at(&block, at).map_err(Error::io("write", &self.path))?;
-        self.evidence_dirty = true;
+        (self.evidence_dirty, self.evidence_lost) = (true, false);
         Ok(())
     }
 
     fn sync(&mut self) -> Result<()> {
-        self.file.sync().map_err(|error| Error::Poisoned {
-            path: self.path.clone(),
-            cause: error.to_string(),
-            durable: self.evidence.durable,
-        })?;
+        if let Err(error) = self.file.sync() {
+            // a later sync that returns says nothing of what this one should have covered
+            self.evidence_lost |= std::mem::take(&mut self.evidence_dirty);
+            let (path, cause) = (self.path.clone(), error.to_string());
+            return Err(Error::Poisoned { path, cause, durable: self.evidence.durable });
+        }
         if self.evidence_dirty {
             self.evidence_safe = 1 - self.evidence_safe;
             self.evidence_dirty = false;
