@@ -230,16 +230,33 @@ impl Journal {
         {
             return Ok(Arc::clone(active));
         }
+        let tip = boundaries.iter().chain([&writer.tip]).find(|tip| tip.lsn == at).copied();
         let segment = match self.segment_at(at) {
-            Some(segment) => segment,
-            None => {
-                let tip = boundaries.iter().chain([&writer.tip]).find(|tip| tip.lsn == at).copied();
+            Some(segment) if at > first || Some(segment.header.tip) == tip => segment,
+            opened_before => {
                 let tip = tip.ok_or(Error::Gap { offered: at, end: writer.tip.lsn })?;
+                if opened_before.is_some() {
+                    self.discard_from(first)?;
+                }
                 self.open_segment(first, tip)?
             }
         };
         writer.active = Some(Arc::clone(&segment));
         Ok(segment)
+    }
+
+    /// Removes the segments from `first` on. They were opened for entries that never came whole; now others come, and what
+    /// the headers say of those before them is wrong. Not recycled: bytes of another history stand where new ones will.
+    fn discard_from(&self, first: Lsn) -> Result<()> {
+        let mut space = self.space();
+        let mut segments = self.segments_mut();
+        while let Some(last) = segments.last().filter(|segment| segment.first() >= first) {
+            self.shared.options.host.storage.remove(&last.path).map_err(Error::io("remove", &last.path))?;
+            segments.pop();
+            space.forget();
+        }
+        space.segments_end_at(first);
+        Ok(())
     }
 
     /// Turns a spare into the segment at `first`: header, sync, name, folder sync, and only then the first entry.
