@@ -157,7 +157,8 @@ impl Journal {
     pub fn close(self) -> Result<()> {
         let synced = match self.board().ended() {
             None => self.sync().and_then(|_| self.control().sync_evidence()),
-            Some(_) => Ok(()),
+            Some(_) if self.board().durable() >= self.board().staged() => Ok(()),
+            Some(_) => self.check_end(),
         };
         self.end(End::Closed);
         let flusher = self.shared.flusher.lock().unwrap_or_else(PoisonError::into_inner).take();
