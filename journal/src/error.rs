@@ -203,10 +203,12 @@ impl Error {
         }
     }
 
-    /// Wraps a system error; running out of space is its own variant.
+    /// Wraps a system error; running out of space is its own variant, but not of a sync: what a sync didn't make durable
+    /// then is lost, and no room that returns brings it back.
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_owned();
         move |source| match source.kind() {
+            _ if doing == "sync" => Error::Io { doing, path, source },
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full { path, source },
             _ => Error::Io { doing, path, source },
         }
