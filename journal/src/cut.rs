@@ -12,13 +12,13 @@ use std::sync::atomic::Ordering;
 
 use crate::commit::{Durable, Writer};
 use crate::control::{Control, Evidence, Facts};
-use crate::cursor::Tip;
+use crate::cursor::{Cursor, Fault, FaultKind, Next, Tip};
 use crate::error::{Error, Result};
 use crate::geometry::{Geometry, SEGMENT_HEADER_BYTES};
 use crate::level::End;
 use crate::log::Journal;
 use crate::lsn::{Lsn, LsnRange};
-use crate::recovery::segment_paths;
+use crate::recovery::{rot, segment_paths};
 use crate::segment::{Segment, file_bytes, file_name};
 use crate::storage::Storage;
 
@@ -241,14 +241,11 @@ fn finish(storage: &dyn Storage, dir: &Path, control: &mut Control, to: Lsn) -> 
         }
     }
     storage.sync_dir(dir).map_err(Error::io("sync", dir))?;
-    let durable = control.evidence.durable;
-    if durable > to {
-        // the evidence spoke of the tail; recovery proves the kept part anew from the segment's beginning
-        let held =
-            Segment::open(storage, &dir.join(file_name(geometry.segment_of(to))), control.facts.stream, geometry);
-        let tip = held.map(|segment| segment.header.tip).unwrap_or(control.facts.start);
+    if control.evidence.durable > to {
+        // the evidence spoke of the tail: from now on it speaks of the end of the kept part, which was durable too
+        let tip = kept_tip(storage, dir, control, to)?;
         control.note(|evidence| {
-            evidence.durable = tip.lsn.min(to);
+            evidence.durable = tip.lsn;
             evidence.chain = tip.chain;
             evidence.committed = evidence.committed.min(to);
         })?;
@@ -259,6 +256,29 @@ fn finish(storage: &dyn Storage, dir: &Path, control: &mut Control, to: Lsn) -> 
         facts.cut = None;
         facts.history.cut(to);
     })
+}
+
+/// The tip at the end of what a cut at `to` keeps, verified from the beginning of its last segment. Errors: `Rot`, `Corrupt`
+/// when the kept part is damaged; the cut stays recorded.
+fn kept_tip(storage: &dyn Storage, dir: &Path, control: &Control, to: Lsn) -> Result<Tip> {
+    let (facts, geometry) = (&control.facts, control.facts.geometry);
+    if to <= facts.start.lsn {
+        return Ok(facts.start);
+    }
+    let first = geometry.segment_of(Lsn::new(to.get() - 1));
+    let segment = Segment::open(storage, &dir.join(file_name(first)), facts.stream, geometry)?;
+    let begins = if segment.header.tip.lsn < facts.start.lsn { facts.start } else { segment.header.tip };
+    let mut cursor = Cursor::new(geometry, begins);
+    while cursor.tip().lsn < to {
+        let at = cursor.tip().lsn;
+        let fault = match cursor.next(segment.bytes(LsnRange::new(at, to))) {
+            Ok(Next::Entry(_)) => continue,
+            Ok(Next::Need(_)) => Fault { at, kind: FaultKind::Short, to },
+            Err(fault) => fault,
+        };
+        return Err(rot(&segment, &fault, to));
+    }
+    Ok(*cursor.tip())
 }
 
 /// Copies the kept part of the segment that a cut at `to` goes through to a file aside, zeros behind it; durable when it

@@ -8,6 +8,7 @@
 pub mod readers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
@@ -121,12 +122,19 @@ struct State {
     failed: Vec<(Call, PathBuf)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Content {
     durable: Vec<u8>,
     dirty: BTreeSet<u64>,
     /// What the dirty sectors hold; `None` while nobody has opened it.
     live: Option<Arc<File>>,
+}
+
+impl fmt::Debug for Content {
+    /// Without the bytes: a journal on this disk is printed when a test fails.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes, {} sectors dirty", self.durable.len(), self.dirty.len())
+    }
 }
 
 #[derive(Clone, Debug)]

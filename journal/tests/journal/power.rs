@@ -1,11 +1,12 @@
 //! Power cuts and failing syncs on a disk that forgets: what was acknowledged is there, what is there was appended, in
 //! order. `TOWLINE_SEED=n` runs one seed alone.
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use journal::testing::{Random, SimDisk};
-use journal::{Error, Geometry, Host, Item, Journal, Lsn, NodeId, Options, Role, StreamId};
+use journal::{Error, Geometry, Host, Item, Journal, Lsn, NodeId, Options, Role, SEGMENT_HEADER_BYTES, StreamId};
 
 use crate::lifecycle::{records, start_run};
 
@@ -236,6 +237,41 @@ fn a_cut_is_a_fact_whenever_the_power_goes() {
         world.sync();
         world.power_cut(&mut random);
     }
+}
+
+/// A cut that was interrupted left no evidence for what it had kept: rot there passed for a torn tail, and what was durable
+/// was cut away with it.
+#[test]
+fn an_interrupted_cut_keeps_the_evidence_of_what_it_keeps() {
+    let mut refused = 0;
+    for calls in 0..40 {
+        let mut random = Random::new(calls);
+        let mut world = World::new();
+        (0..60).for_each(|_| world.append(&mut random));
+        world.sync();
+        let (to, rotten) = (world.appended[40].1, world.appended[38].1);
+        world.disk.stop_at(world.disk.calls() + calls);
+        let _interrupted = world.journal().cut(to);
+        world.journal = None;
+        world.disk.stop_at(u64::MAX);
+        let first = rotten.get() / (64 << 10) * (64 << 10);
+        let path = world.dir.join("j").join(format!("{first:016x}.seg"));
+        let at = SEGMENT_HEADER_BYTES as u64 + rotten.get() - first + 30;
+        let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+        match Journal::open(&world.dir.join("j"), on(&world.disk)) {
+            // only the segment that holds the evidence is read at an opening: readers find what is in front of it
+            Ok(journal) => assert!(journal.written_tip().lsn >= to, "call {calls}: cut at {rotten}, below {to}"),
+            Err(Error::Rot { range, .. }) => {
+                assert_eq!(range.from, rotten, "call {calls}");
+                refused += 1;
+            }
+            Err(error) => panic!("call {calls}: {error}"),
+        }
+    }
+    assert!(refused > 0, "no cut was interrupted where it matters");
 }
 
 /// A cut that was recorded and not finished went on as if nothing had happened: what was appended and acknowledged behind
