@@ -111,6 +111,27 @@ fn the_doubt_ends_when_the_primary_is_met() {
     assert_ne!(std::fs::read_to_string(&settled).expect("read").trim(), "00000000-0000-0000-0000-00000000b007");
 }
 
+/// A receiver lost all that it had: its log was empty again. That was taken for a log that never held anything, so it was
+/// not in doubt, and as soon as its primary had sent it the first entries once more it could have been promoted without
+/// the word, although most of what it had acknowledged was missing.
+#[test]
+fn a_receiver_that_lost_everything_is_in_doubt_too() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let b = start(receiver(dir.path(), "b", None));
+    let address = b.address();
+    let a = start(primary(dir.path(), "a", [b.peer().semi_sync()]));
+    a.wait(node::control::Until::Connected);
+    b.stop();
+    let settled = dir.path().join("b/streams/log/settled");
+    std::fs::write(&settled, "00000000-0000-0000-0000-00000000b007\n").expect("written");
+    let b = start(receiver(dir.path(), "b", None));
+    assert_eq!((b.stream().at.written, b.stream().in_doubt), (0, true));
+    b.stop();
+    let b = start(receiver(dir.path(), "b", Some(&address)));
+    a.append(Level::Received, LONG, &["one"]).expect("acknowledged");
+    assert!(!b.stream().in_doubt);
+}
+
 #[test]
 fn a_fenced_node_is_promoted_only_with_the_word_and_fences_the_other() {
     let dir = tempfile::tempdir().expect("a folder");

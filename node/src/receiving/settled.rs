@@ -37,20 +37,22 @@ impl Settled {
 
     /// Looks what the last process left, and settles this boot unless there is doubt. True: in doubt.
     ///
-    /// `holds`: the log holds entries. A log without any has nothing to lose. `poisoned`: a sync had failed, so that what
+    /// `holds`: the log holds entries. One that holds none may have lost all of them; only where no boot was ever settled
+    /// nothing was received, because that comes before the first connection. `poisoned`: a sync had failed, so that what
     /// was only received may be gone from the page cache too.
     pub(crate) fn begin(&self, boot: &[u8; 16], holds: bool, poisoned: bool) -> Result<bool> {
-        if holds && poisoned {
-            self.write(DOUBT)?;
-            return Ok(true);
-        }
         let left = match fs::read_to_string(&self.path) {
             Ok(text) => Some(text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(Error::io("read", &self.path)(error)),
         };
+        let received = holds || left.is_some();
+        if received && poisoned {
+            self.write(DOUBT)?;
+            return Ok(true);
+        }
         let known = left.is_some_and(|text| text.trim() == CLEAN || text.trim() == word(boot));
-        if holds && !known {
+        if received && !known {
             return Ok(true);
         }
         self.settle(boot)?;
@@ -91,10 +93,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let settled = Settled::at(folder.path().join("settled"));
         let (first, second, third) = ([1; 16], [2; 16], [3; 16]);
-        assert!(!settled.begin(&first, false, false).expect("begins"), "an empty log has nothing to lose");
+        assert!(!settled.begin(&first, false, false).expect("begins"), "nothing was ever received");
         assert!(!settled.begin(&first, true, false).expect("begins"), "the same boot: the page cache is still there");
         assert!(settled.begin(&second, true, false).expect("begins"), "another boot");
         assert!(settled.begin(&second, true, false).expect("begins"), "looking again settles nothing");
+        assert!(settled.begin(&second, false, false).expect("begins"), "what an empty log held may be lost");
         settled.settle(&second).expect("settled");
         assert!(!settled.begin(&second, true, false).expect("begins"));
         settled.clean().expect("clean");
@@ -114,9 +117,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let settled = Settled::at(folder.path().join("settled"));
         let boot = [1; 16];
-        assert!(!settled.begin(&boot, false, true).expect("begins"), "an empty log has nothing to lose");
+        assert!(!settled.begin(&boot, false, true).expect("begins"), "nothing was ever received");
         assert!(settled.begin(&boot, true, true).expect("begins"));
         assert!(settled.begin(&boot, true, false).expect("begins"));
+        settled.settle(&boot).expect("settled");
+        assert!(settled.begin(&boot, false, true).expect("begins"), "what an empty log held may be lost");
         settled.settle(&boot).expect("settled");
         assert!(!settled.begin(&boot, true, false).expect("begins"));
     }

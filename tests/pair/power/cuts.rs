@@ -54,10 +54,9 @@ fn cycle(pair: &mut Pair<'_>, dice: &mut Dice, level: &str) {
         order.reverse();
     }
     for side in order {
-        let holds = !pair.log(side).is_empty();
         pair.switch_on(side);
         if side == Receiver && pair.primary.daemon.is_none() {
-            assert_eq!(pair.status(Receiver)["in_doubt"], holds, "nobody has said yet what it may have lost");
+            assert_eq!(pair.status(Receiver)["in_doubt"], true, "nobody has said yet what it may have lost");
         }
     }
     if let Some(feed) = feed {
