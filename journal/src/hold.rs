@@ -105,9 +105,8 @@ impl Journal {
     pub fn kept_for(&self) -> Option<Held> {
         let held = self.held().filter(|_| self.shared.options.retain.is_some())?;
         let segment = |lsn| self.geometry().segment_of(lsn);
-        let holds =
-            segment(held.needs) <= segment(self.start()) && segment(held.needs) < segment(self.board().durable());
-        holds.then_some(held)
+        let (start, written) = (segment(self.start()), segment(self.board().written()));
+        (segment(held.needs) <= start && start < written).then_some(held)
     }
 
     /// Gives up whole segments that nobody needs and the retention doesn't keep; returns where the journal begins now.

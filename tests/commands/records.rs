@@ -212,11 +212,13 @@ fn at_its_budget_a_stream_names_who_needs_the_log_and_goes_on_without_a_restart(
     let to = format!("{to},name=night,schedule=every 1h");
     let mut node = Lone::start(&["--segment", "64 KiB", "--budget", "1 MiB", "--to", &to]);
     for _ in 0..3 {
-        let ended = node.append(lines(20_000).as_bytes(), &["--wait", "durable"]).expect(16);
+        // in groups that are smaller than a segment, so that none is left
+        let mut small = (0..1000).map(|_| node.append(lines(50).as_bytes(), &["--wait", "durable"]));
+        let ended = small.find(|ended| ended.code != 0).expect("it is never full").expect(16);
         ended.says("the budget of 1048576 bytes is used up").says("depot night needs everything from LSN");
         run(["status", "--data", &node.data()]).expect(0).prints(" for depot night");
         run(["ship", "log", "--data", &node.data(), "--timeout", "60s"]).expect(0);
-        let room = (0..1000).any(|_| node.append(b"room again\n", &["--wait", "durable"]).code == 0);
+        let room = (0..1000).any(|_| node.append(lines(200).as_bytes(), &["--wait", "durable"]).code == 0);
         assert!(room, "the depot has everything, and there is no room");
     }
     let status = run(["status", "--data", &node.data()]).expect(0).stdout;

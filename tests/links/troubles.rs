@@ -253,7 +253,8 @@ fn a_full_receiver_comes_back_once_with_room_for_what_it_lacks() {
     assert_eq!(receiving.stream.status().received, received, "it came back to be full again");
     b.disk.order(Order::Work);
     last.wait(Level::Received, LONG).unwrap();
-    until("it counts", || primary.links.status().loss == Loss::None);
+    let counts = Event::Loss(Loss::None);
+    until("it counts", || primary.events.lock().unwrap().contains(&counts));
     let events = primary.events.lock().unwrap();
     let losses: Vec<_> = events.iter().filter(|event| matches!(event, Event::Loss(_))).collect();
     assert!(matches!(losses[..], [Event::Loss(Loss::Waiting), Event::Loss(Loss::None)]), "{losses:?}");
