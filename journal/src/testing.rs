@@ -4,11 +4,8 @@
 //! watched. After [`SimDisk::cut_power`] a new folder holds what a real disk might hold: every synced sector, any
 //! subset of the unsynced ones, and names up to some point behind the last folder sync. A file that was never synced
 //! may have lost its size too.
-<<<<<<< HEAD
 
 pub mod readers;
-=======
->>>>>>> d5dd048 (Let a test say what survives a power cut, and which call of the disk fails with what)
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;

@@ -2,12 +2,20 @@
 
 mod corpus;
 mod device;
+mod exhaustive;
+mod failures;
 mod full;
 mod hold;
+mod host;
 mod lifecycle;
+mod model;
 mod offline;
 mod power;
 mod rebuild;
 mod rebuild_power;
 mod repair;
+mod script;
+mod scripts;
 mod scrub;
+mod twin;
+mod waiters;
