@@ -5,6 +5,7 @@
 //! subset of the unsynced ones, and names up to some point behind the last folder sync. A file that was never synced
 //! may have lost its size too.
 
+mod random;
 pub mod readers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,41 +17,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
+pub use self::random::Random;
 use crate::storage::{Disk, Storage, StorageFile};
 use crate::sync::{Mutex, MutexGuard};
 
 /// What a disk writes whole or not at all.
 const SECTOR_BYTES: u64 = 512;
-
-/// Deterministic random numbers (SplitMix64): a seed reproduces a run.
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// The sequence that belongs to `seed`.
-    pub fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    /// The next number.
-    pub fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `bound`, which is not zero.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.draw() % bound
-    }
-
-    /// True once in `times`.
-    pub fn one_in(&mut self, times: u64) -> bool {
-        self.below(times) == 0
-    }
-}
 
 /// Whether waits with a deadline ever see it pass, for every test that this thread explores from now on.
 #[cfg(feature = "shuttle")]
