@@ -3,6 +3,7 @@
 //! Each check returns its findings as `file:line: what`, and has a test of its own that it can find something.
 
 mod docs;
+mod mutants;
 mod rooms;
 mod semantics;
 mod source;
@@ -36,6 +37,11 @@ fn sources_are_tidy() {
 #[test]
 fn documents_point_at_files_that_exist() {
     report(docs::check(&repository(), &root()));
+}
+
+#[test]
+fn planted_faults_still_fit() {
+    report(mutants::check(&repository()));
 }
 
 #[test]
