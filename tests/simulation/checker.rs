@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use journal::{Chain, Lsn, Term};
 use wire::{Mode, Place};
 
+use crate::exhaustive::Sketch;
 use crate::node::{Acked, Level, Node, Setup};
 
 /// What the world knows to be promised.
@@ -38,9 +39,9 @@ struct Promotion {
 pub(crate) type Verdict = Result<(), String>;
 
 impl Checker {
-    pub(crate) fn acked(&mut self, setup: &Setup, nodes: &[Node], by: usize, acked: Acked) -> Verdict {
+    pub(crate) fn acked(&mut self, setup: &Setup, nodes: &[&Node], by: usize, acked: Acked) -> Verdict {
         let Acked { item, end, level, alone } = acked;
-        let node = &nodes[by];
+        let node = nodes[by];
         let says = format!("node {by} acknowledged item {item} (LSN {}) at {level:?}", end.lsn);
         if !node.is_primary() {
             return Err(format!("{says}, but it is fenced"));
@@ -80,8 +81,8 @@ impl Checker {
     }
 
     /// A primary announced its commit point.
-    pub(crate) fn committed(&mut self, setup: &Setup, nodes: &[Node], by: usize, to: Lsn) -> Verdict {
-        let node = &nodes[by];
+    pub(crate) fn committed(&mut self, setup: &Setup, nodes: &[&Node], by: usize, to: Lsn) -> Verdict {
+        let node = nodes[by];
         let stale = self.newest.as_ref().filter(|newest| newest.term > node.log.control.term.term);
         let required = (0..nodes.len()).any(|index| index != by && setup.modes[index] != Mode::Async);
         if stale.is_some_and(|newest| newest.lenient || !required) {
@@ -100,8 +101,8 @@ impl Checker {
     }
 
     /// A receiver's replica shows everything below `to`.
-    pub(crate) fn applied(&self, setup: &Setup, nodes: &[Node], by: usize, to: Lsn) -> Verdict {
-        let node = &nodes[by];
+    pub(crate) fn applied(&self, setup: &Setup, nodes: &[&Node], by: usize, to: Lsn) -> Verdict {
+        let node = nodes[by];
         if to > node.log.on_disk() {
             return Err(format!("node {by} applied up to {to}, its disk has {}", node.log.on_disk()));
         }
@@ -119,11 +120,13 @@ impl Checker {
     }
 
     /// The operator promoted a node. What it lacks must be forgivable.
-    pub(crate) fn promoted(&mut self, setup: &Setup, nodes: &[Node], node: &Node, was_in_doubt: bool) -> Verdict {
+    pub(crate) fn promoted(&mut self, setup: &Setup, nodes: &[&Node], node: &Node, was_in_doubt: bool) -> Verdict {
         let mode = setup.modes[node.index];
         let replaced = node.lives() > 0;
         let has = |place: &Place| node.log.chain_at(place.lsn) == Some(place.chain);
-        let mut lenient = mode == Mode::Async || was_in_doubt;
+        // whoever acknowledges without having heard of its first promotion hasn't heard of a second one either
+        let again = self.newest.as_ref().is_some_and(|newest| newest.node == node.index && newest.lenient);
+        let mut lenient = mode == Mode::Async || was_in_doubt || again;
         for (number, item) in self.items.iter_mut().filter(|(_, item)| !item.forgiven && !has(&item.end)) {
             for &(level, alone) in &item.acks {
                 let doubtful = was_in_doubt && (replaced || mode == Mode::SemiSync);
@@ -163,7 +166,7 @@ impl Checker {
     }
 
     /// A peer is said to have lost durable data: true only if somebody cut or replaced its log.
-    pub(crate) fn lost_durable(&self, nodes: &[Node], who: journal::NodeId) -> Verdict {
+    pub(crate) fn lost_durable(&self, nodes: &[&Node], who: journal::NodeId) -> Verdict {
         let honest = nodes.iter().find(|node| node.id == who || node.index + 1 == usize::from(who.as_bytes()[0]));
         match honest {
             Some(node) if node.log.branches == 0 && node.lives() == 0 => {
@@ -174,10 +177,17 @@ impl Checker {
     }
 
     /// What must hold between any two nodes at every moment.
-    pub(crate) fn pairs(&self, nodes: &[Node]) -> Verdict {
+    pub(crate) fn pairs(&self, nodes: &[&Node]) -> Verdict {
+        let mut primaries: BTreeMap<Term, usize> = BTreeMap::new();
+        for node in nodes.iter().filter(|node| node.is_primary()) {
+            let term = node.log.control.term.term;
+            if let Some(other) = primaries.insert(term, node.index) {
+                return Err(format!("nodes {other} and {} are both primary in term {term}", node.index));
+            }
+        }
         for primary in nodes.iter().filter(|node| node.is_primary()) {
             for (to, conn, marks) in primary.streaming() {
-                let peer = &nodes[to];
+                let peer = nodes[to];
                 let Some(intake) = peer.intake().filter(|intake| intake.link() == Some(conn)) else { continue };
                 let pair = format!("nodes {} and {to}", primary.index);
                 let (ours, theirs) = (primary.log.bytes(), peer.log.bytes());
@@ -206,8 +216,30 @@ impl Checker {
         Ok(())
     }
 
+    /// What later verdicts depend on.
+    pub(crate) fn sketch(&self, nodes: &[&Node], sketch: &mut Sketch) {
+        for Item { end, acks, .. } in self.items.values().filter(|item| !item.forgiven) {
+            sketch.place(*end);
+            for level in [Level::Committed, Level::Received, Level::PeerDurable] {
+                // one that was given alone asks for nothing
+                sketch.flag(acks.contains(&(level, false)));
+            }
+        }
+        sketch.word("items");
+        for (lsn, chain) in &self.line {
+            sketch.place(Place { lsn: *lsn, chain: *chain });
+        }
+        sketch.word("line");
+        if let Some(Promotion { node, term, starts, lenient }) = &self.newest {
+            sketch.number(*node as u64);
+            sketch.number(term.0.into());
+            nodes.iter().zip(starts).for_each(|(node, starts)| sketch.flag(node.starts > *starts));
+            sketch.flag(*lenient);
+        }
+    }
+
     /// After everything healed: one primary, equal logs, nothing lost.
-    pub(crate) fn settled(&self, nodes: &[Node]) -> Verdict {
+    pub(crate) fn settled(&self, nodes: &[&Node]) -> Verdict {
         let mut primaries = nodes.iter().filter(|node| node.takes_appends());
         let (Some(primary), None) = (primaries.next(), primaries.next()) else {
             return Err("there isn't exactly one primary after everything healed".into());

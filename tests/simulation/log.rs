@@ -57,7 +57,7 @@ impl Proof for Synced {
 /// A sync in progress.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SyncTicket {
-    to: Place,
+    pub(crate) to: Place,
     cuts: u64,
 }
 
@@ -79,7 +79,7 @@ pub(crate) struct Log {
     cuts: u64,
     pub(crate) branches: usize,
     pub(crate) control: Control,
-    control_on_disk: Control,
+    pub(crate) control_on_disk: Control,
 }
 
 impl Log {
@@ -208,9 +208,14 @@ impl Log {
         SyncTicket { to: self.end(), cuts: self.cuts }
     }
 
+    /// Nothing was cut since the sync began.
+    pub(crate) fn is_whole(&self, ticket: &SyncTicket) -> bool {
+        ticket.cuts == self.cuts
+    }
+
     /// The sync returned without an error.
     pub(crate) fn end_sync(&mut self, ticket: SyncTicket) -> Synced {
-        if ticket.cuts == self.cuts {
+        if self.is_whole(&ticket) {
             let reached = self.forgotten.map_or(ticket.to.lsn, |forgotten| forgotten.min(ticket.to.lsn));
             self.on_disk = self.on_disk.max(reached);
             self.durable = self.durable.max(ticket.to.lsn);

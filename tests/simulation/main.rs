@@ -1,6 +1,7 @@
-//! Both cores under faults: simulated disks, network, crashes, promotions, all from one seed.
+//! Both cores under faults: simulated disks, network, crashes, promotions, all from one seed; and every interleaving of
+//! a handful of events on two nodes (`exhaustive`).
 //!
-//! `TOWLINE_SEED=n` runs that seed alone. `TOWLINE_LONG=1` runs ten times as many.
+//! `TOWLINE_SEED=n` runs that seed alone. `TOWLINE_LONG=1` runs ten times as many, and explores larger handfuls.
 
 mod checker;
 mod exhaustive;
@@ -14,24 +15,12 @@ use std::env;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
 
-use shipper::OnLoss;
-use wire::Mode;
-
-use crate::exhaustive::{Budget, explore, setup};
 use crate::mutant::Mutant;
 use crate::world::{Counters, KINDS, run};
 
 const SEEDS: u64 = 600;
 const MUTANT_SEEDS: u64 = 100;
-/// What the exhaustive model looks at: events that may happen, and how many steps from a connected pair on.
-const CORNERS: [(&str, Budget, usize); 4] = [
-    ("crashes", Budget { appends: 1, crashes: 2, resets: 0, connects: 1, promotions: 0 }, 13),
-    ("lost connections", Budget { appends: 2, crashes: 0, resets: 1, connects: 1, promotions: 0 }, 12),
-    ("a promotion", Budget { appends: 1, crashes: 0, resets: 1, connects: 1, promotions: 1 }, 9),
-    ("a promotion and a crash", Budget { appends: 1, crashes: 1, resets: 0, connects: 1, promotions: 1 }, 9),
-];
 
 #[test]
 fn nothing_promised_is_lost_under_any_seed() {
@@ -92,31 +81,6 @@ fn an_acknowledgement_of_an_ended_session_is_found() {
 #[test]
 fn a_skipped_start_gate_is_found() {
     is_found(Mutant::GateSkipped, &["it started after"]);
-}
-
-/// Two nodes, every interleaving. Each corner looks at other events; together they hold every one.
-#[test]
-fn every_interleaving_of_two_nodes_keeps_the_promises() {
-    let deeper = if env::var_os("TOWLINE_LONG").is_some() { 2 } else { 0 };
-    let (block, alone) = (OnLoss::Block, OnLoss::Alone { after: Duration::ZERO });
-    let streams = [Mode::Sync, Mode::SemiSync].into_iter().flat_map(|mode| [(mode, block), (mode, alone)]);
-    for (mode, on_loss) in streams.chain([(Mode::Async, block)]) {
-        for (corner, budget, depth) in CORNERS {
-            let explored = explore(&setup(mode, on_loss, Mutant::None), budget, depth + deeper);
-            let explored = explored.unwrap_or_else(|what| panic!("{mode:?}, {on_loss:?}, {corner}: {what}"));
-            println!("{mode:?}, {on_loss:?}, {corner}: {explored:?}");
-        }
-    }
-}
-
-/// The exhaustive model must be able to find something too.
-#[test]
-fn planted_faults_are_found_by_interleaving() {
-    for mutant in [Mutant::EarlyAck, Mutant::EndedSessionCounted, Mutant::GateSkipped] {
-        let setup = setup(Mode::Sync, OnLoss::Block, mutant);
-        let found = CORNERS.iter().find_map(|(_, budget, depth)| explore(&setup, *budget, *depth).err());
-        println!("{mutant:?}: {}", found.unwrap_or_else(|| panic!("{mutant:?} survives every interleaving")));
-    }
 }
 
 /// Runs seeds on every core; counters together, failures in the order of seeds.

@@ -17,6 +17,22 @@ pub(crate) enum Mutant {
     EndedSessionCounted,
     /// A primary starts without having met its required peers.
     GateSkipped,
+    /// A start raises the term, not the run.
+    RestartRaisesTerm,
+    /// What was received and not synced is cut by a promotion.
+    PromotionForgetsTail,
+    /// What was received isn't synced before the term of a promotion is.
+    PromotionUnsynced,
+    /// A fenced node keeps the term and not the role: it starts as a primary again.
+    FencedForgets,
+    /// A receiver that comes up after a power cut trusts what it has.
+    NeverInDoubt,
+    /// The peer's word is enough: the own disk isn't asked.
+    OwnDiskForgotten,
+    /// What was committed alone is announced like what everybody keeps.
+    AnnouncedAlone,
+    /// A sync that began before a cut counts for what stands there now.
+    CutSyncCounted,
 }
 
 impl Mutant {

@@ -14,7 +14,8 @@ use receiver::{Found, Intake, IntakeOptions};
 use shipper::{Marks, OnLoss};
 use wire::{Alive, Greeting, Message, Mode, NodeInfo, PROTOCOL, Place};
 
-use self::primary::{Lane, Primary};
+use self::primary::Lane;
+pub(crate) use self::primary::Primary;
 use crate::log::{Control, Log, Role, SyncTicket, Synced, place};
 use crate::mutant::{Mutant, forge};
 
@@ -103,7 +104,7 @@ pub(crate) struct Node {
 pub(crate) struct Process {
     pub(crate) intake: Intake,
     pub(crate) primary: Option<Primary>,
-    sync: Option<(SyncTicket, u64)>,
+    pub(crate) sync: Option<(SyncTicket, u64)>,
     /// The intake asked for a sync while one ran.
     sync_wanted: bool,
     pub(crate) full: bool,
@@ -128,6 +129,13 @@ impl Node {
     pub(crate) fn start(&mut self, setup: &Setup, now: Instant) {
         self.starts += 1;
         self.log.open();
+        let again = self.log.control.role == Role::Primary && self.log.control.run > 0;
+        if setup.mutant == Mutant::RestartRaisesTerm && again {
+            let id = self.fresh();
+            let control = &mut self.log.control;
+            control.term = TermSeen { term: Term(control.term.term.0 + 1), id };
+            control.run = 0;
+        }
         let control = &self.log.control;
         let log = receiver::Log {
             geometry: self.log.geometry,
@@ -141,7 +149,7 @@ impl Node {
                 Role::Primary => Some("primary".into()),
                 Role::Fenced => Some("fenced".into()),
             },
-            in_doubt: control.settled_boot != Some(self.boot),
+            in_doubt: control.settled_boot != Some(self.boot) && setup.mutant != Mutant::NeverInDoubt,
             rebuilt: false,
         };
         let primary = (control.role == Role::Primary).then(|| Primary::new(setup, self.index, &self.log, now));
@@ -170,8 +178,13 @@ impl Node {
     pub(crate) fn promote(&mut self, setup: &Setup, now: Instant, term: Term, alone: bool) {
         // what was received is durable before the term is: else a power cut in between loses what the old primary may
         // still be acknowledging
-        let tail = self.log.begin_sync();
-        self.log.end_sync(tail);
+        if setup.mutant == Mutant::PromotionForgetsTail {
+            self.log.cut(self.log.durable().lsn);
+        }
+        if setup.mutant != Mutant::PromotionUnsynced {
+            let tail = self.log.begin_sync();
+            self.log.end_sync(tail);
+        }
         let id = self.fresh();
         self.log.control.term = TermSeen { term, id };
         self.log.control.run = 0;
@@ -221,6 +234,20 @@ impl Node {
         )
     }
 
+    /// The connections to its peers that it dialled.
+    pub(crate) fn conns(&self) -> impl Iterator<Item = u64> {
+        let lanes = self.primary().into_iter().flat_map(|primary| &primary.lanes);
+        lanes.flat_map(|lane| lane.links.values().copied())
+    }
+
+    /// Nothing will arrive any more on the others.
+    pub(crate) fn forget_conns(&mut self, keep: impl Fn(u64) -> bool) {
+        let primary = self.process.as_mut().and_then(|process| process.primary.as_mut());
+        for lane in primary.into_iter().flat_map(|primary| &mut primary.lanes) {
+            lane.links.retain(|_, conn| keep(*conn));
+        }
+    }
+
     /// How often the machine was replaced.
     pub(crate) fn lives(&self) -> u64 {
         self.lives
@@ -257,6 +284,11 @@ impl Node {
         self.settle(setup, now);
     }
 
+    /// A sync is in progress.
+    pub(crate) fn syncs(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.sync.is_some())
+    }
+
     /// A sync begins if one is due: something is written that none covers.
     pub(crate) fn begin_sync(&mut self) -> bool {
         let Some(process) = &mut self.process else { return false };
@@ -276,7 +308,9 @@ impl Node {
 
     pub(crate) fn end_sync(&mut self, setup: &Setup, now: Instant) {
         let Some(process) = &mut self.process else { return };
-        let Some((ticket, generation)) = process.sync.take() else { return };
+        let Some((ticket, began_in)) = process.sync.take() else { return };
+        let counts_anyway = setup.mutant == Mutant::CutSyncCounted;
+        let generation = if counts_anyway { process.intake.generation() } else { began_in };
         let proof = self.log.end_sync(ticket);
         process.intake.handle_durable(generation, &proof);
         self.settle(setup, now);

@@ -230,7 +230,7 @@ impl World {
             }
         }
         self.run_until(self.start + STORMY + CALM)?;
-        self.checker.settled(&self.nodes).map_err(|what| {
+        self.checker.settled(&seen(&self.nodes)).map_err(|what| {
             let states = self.nodes.iter().map(|node| format!("\n  {}", node.summary()));
             what + &states.collect::<String>()
         })
@@ -294,7 +294,7 @@ impl World {
                 }
             }
         }
-        self.checker.pairs(&self.nodes)
+        self.checker.pairs(&seen(&self.nodes))
     }
 
     /// Lets a node do something, carries what leaves it, and looks after its timer and its disk.
@@ -343,11 +343,11 @@ impl World {
                     (false, Level::Received) => "acknowledged as received",
                     (false, Level::PeerDurable) => "acknowledged as durable at the peers",
                 });
-                self.checker.acked(&self.setup, &self.nodes, from, acked)?;
+                self.checker.acked(&self.setup, &seen(&self.nodes), from, acked)?;
             }
-            Out::Committed { to } => self.checker.committed(&self.setup, &self.nodes, from, to)?,
-            Out::Applied { to } => self.checker.applied(&self.setup, &self.nodes, from, to)?,
-            Out::LostDurable { node } => self.checker.lost_durable(&self.nodes, node)?,
+            Out::Committed { to } => self.checker.committed(&self.setup, &seen(&self.nodes), from, to)?,
+            Out::Applied { to } => self.checker.applied(&self.setup, &seen(&self.nodes), from, to)?,
+            Out::LostDurable { node } => self.checker.lost_durable(&seen(&self.nodes), node)?,
             Out::Refused { by, refusal } => {
                 match refusal {
                     Refusal::Fenced { .. } => self.count("old primary fenced"),
@@ -399,4 +399,9 @@ impl World {
     fn micros(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_micros(self.rng.between(from, to))
     }
+}
+
+/// The nodes as the checker takes them.
+fn seen(nodes: &[Node]) -> Vec<&Node> {
+    nodes.iter().collect()
 }

@@ -17,29 +17,29 @@ impl Node {
     pub(super) fn settle(&mut self, setup: &Setup, now: Instant) {
         for round in 0.. {
             assert!(round < 10_000, "the cores of node {} never come to rest", self.index);
-            let did = self.serve_intake() | self.serve_lanes(setup, now);
+            let did = self.serve_intake(setup) | self.serve_lanes(setup, now);
             if !self.publish(setup, now) && !did {
                 break;
             }
         }
     }
 
-    fn serve_intake(&mut self) -> bool {
+    fn serve_intake(&mut self, setup: &Setup) -> bool {
         let mut did = false;
         while let Some(action) = self.process.as_mut().and_then(|process| process.intake.poll_action()) {
             did = true;
-            self.do_for_intake(action);
+            self.do_for_intake(setup, action);
         }
         did
     }
 
-    fn do_for_intake(&mut self, action: receiver::Action) {
+    fn do_for_intake(&mut self, setup: &Setup, action: receiver::Action) {
         let Some(process) = &mut self.process else { return };
         match action {
             receiver::Action::SeeTerm { link, term } => {
                 if let Some(primary) = &mut process.primary {
                     primary.end();
-                    self.log.control.role = Role::Fenced;
+                    self.log.control.role = fenced(setup);
                 }
                 self.log.control.term = term;
                 self.log.control.run = 0;
@@ -66,11 +66,13 @@ impl Node {
             }
             receiver::Action::Sync { .. } => process.sync_wanted = true,
             receiver::Action::Apply { to } => {
+                self.log.control.committed = self.log.control.committed.max(to);
                 self.log.control.applied = to;
                 process.intake.handle_applied(to, to);
                 self.out.push(Out::Applied { to });
             }
-            receiver::Action::Committed { lsn } => self.log.control.committed = lsn,
+            // noted with the next `Apply`, as the driver of the program does it: only what is durable here counts
+            receiver::Action::Committed { .. } => {}
             receiver::Action::Settle => {
                 self.log.control.settled_boot = Some(self.boot);
                 self.log.sync_control();
@@ -144,7 +146,7 @@ impl Node {
                 primary.end();
                 self.log.control.term = by;
                 self.log.control.run = 0;
-                self.log.control.role = Role::Fenced;
+                self.log.control.role = fenced(setup);
                 self.log.sync_control();
                 process.intake.retire("fenced", by);
             }
@@ -173,7 +175,8 @@ impl Node {
         let verdict = primary.gate.update(now, durable, &marks);
         primary.remote = verdict.remote;
         primary.loss = verdict.loss;
-        primary.committed = primary.committed.max(durable.min(verdict.remote.promised));
+        let own = if setup.mutant == Mutant::OwnDiskForgotten { written } else { durable };
+        primary.committed = primary.committed.max(own.min(verdict.remote.promised));
         self.log.control.committed = self.log.control.committed.max(primary.committed);
         if verdict.open && primary.run.is_none() {
             self.fresh += 1;
@@ -189,7 +192,7 @@ impl Node {
         let local = Local {
             written,
             durable,
-            committed: verdict.committed,
+            committed: if setup.mutant == Mutant::AnnouncedAlone { primary.committed } else { verdict.committed },
             floor: Lsn::ZERO,
             alone: verdict.remote.alone,
             opened: primary.run.is_some(),
@@ -205,4 +208,9 @@ impl Node {
         }
         true
     }
+}
+
+/// What a node becomes that meets a higher term.
+fn fenced(setup: &Setup) -> Role {
+    if setup.mutant == Mutant::FencedForgets { Role::Primary } else { Role::Fenced }
 }

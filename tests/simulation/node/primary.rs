@@ -13,17 +13,17 @@ use crate::log::Log;
 #[derive(Clone, Debug)]
 pub(crate) struct Primary {
     pub(crate) lanes: Vec<Lane>,
-    pub(super) gate: Gate,
+    pub(crate) gate: Gate,
     pub(crate) run: Option<(Epoch, u64)>,
-    pub(super) run_laid: bool,
+    pub(crate) run_laid: bool,
     pub(crate) ended: bool,
     pub(crate) waived: bool,
-    pub(super) remote: Remote,
-    pub(super) committed: Lsn,
-    pub(super) announced: Lsn,
+    pub(crate) remote: Remote,
+    pub(crate) committed: Lsn,
+    pub(crate) announced: Lsn,
     pub(crate) loss: Loss,
-    pub(super) items: Vec<(u64, Place, [bool; 3])>,
-    pub(super) local: Local,
+    pub(crate) items: Vec<(u64, Place, [bool; 3])>,
+    pub(crate) local: Local,
 }
 
 /// The way to one peer.
@@ -32,12 +32,12 @@ pub(crate) struct Lane {
     pub(crate) to: usize,
     pub(crate) peer: Peer,
     /// Connection of each link number.
-    pub(super) links: BTreeMap<u64, u64>,
+    pub(crate) links: BTreeMap<u64, u64>,
     /// For the mutant that resumes where it thinks it stopped.
-    pub(super) sent: Lsn,
+    pub(crate) sent: Lsn,
     /// For the mutant that counts the acknowledgements of an ended session.
-    pub(super) session: u64,
-    pub(super) acked: Option<wire::Ack>,
+    pub(crate) session: u64,
+    pub(crate) acked: Option<wire::Ack>,
 }
 
 impl Primary {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use journal::{Lsn, Term, Time};
 use wire::{Mode, Refusal};
 
-use super::{CALM, Event, ITEMS_MAX, STORMY, World};
+use super::{CALM, Event, ITEMS_MAX, STORMY, World, seen};
 use crate::log::Role;
 
 impl World {
@@ -146,7 +146,7 @@ impl World {
         let (term, now, alone) = (Term(self.term), self.now, self.rng.chance(1, 2));
         let mut promoted = self.nodes[node].clone();
         promoted.log.control.term.term = term;
-        self.checker.promoted(&self.setup, &self.nodes, &promoted, in_doubt && !was_primary)?;
+        self.checker.promoted(&self.setup, &seen(&self.nodes), &promoted, in_doubt && !was_primary)?;
         self.touch(node, |node, setup| node.promote(setup, now, term, alone))
     }
 }
