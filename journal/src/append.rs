@@ -23,7 +23,7 @@ use crate::time::Time;
 /// An appender that finds this much staged and not written writes it first: the bound on memory. A group of this size
 /// is still in the cache when it is written: measured twice the appends of 8 MiB.
 const STAGED_BYTES_MAX: u64 = 512 << 10;
-/// A wall clock that is this far behind the log was stepped: the log says so in an entry.
+/// A wall clock that is this far behind what it said before was stepped: the log says so in an entry.
 const CLOCK_STEP: Duration = Duration::from_secs(1);
 
 /// Something to append: one record, or a mark.
@@ -69,6 +69,9 @@ pub(crate) struct Staging {
     pub(crate) boundaries: Vec<Tip>,
     run: Run,
     pub(crate) reserved_to: Lsn,
+    /// What the wall clock said at the last append; at first, the time of the last entry. After a step back the log's own
+    /// time is ahead of it for as long as the step was.
+    clock: Time,
 }
 
 #[derive(Debug)]
@@ -83,7 +86,8 @@ enum Run {
 
 impl Staging {
     pub(crate) fn at(tip: Tip, reserved_to: Lsn) -> Staging {
-        let mut staging = Staging { tip, group: Vec::new(), boundaries: Vec::new(), run: Run::None, reserved_to };
+        let (group, boundaries) = (Vec::new(), Vec::new());
+        let mut staging = Staging { tip, group, boundaries, run: Run::None, reserved_to, clock: tip.time };
         staging.note_boundary(tip.lsn == Lsn::ZERO);
         staging
     }
@@ -95,6 +99,7 @@ impl Staging {
         self.boundaries.clear();
         self.run = Run::None;
         self.reserved_to = reserved_to;
+        self.clock = tip.time;
     }
 
     fn note_boundary(&mut self, at_boundary: bool) {
@@ -264,7 +269,7 @@ impl Journal {
         let mut staging = self.staging();
         let (first_payload, stepped) = loop {
             self.check_end()?;
-            let stepped = now.saturating_add(CLOCK_STEP) < staging.tip.time;
+            let stepped = now.saturating_add(CLOCK_STEP) < staging.clock;
             let first_payload = match &staging.run {
                 Run::None => return Err(Error::NoEpoch),
                 Run::Opened { entry, .. } => Some(entry.encode(self.geometry().room(staging.tip.lsn))),
@@ -285,6 +290,7 @@ impl Journal {
         if let Some(payload) = first_payload {
             self.stage_first(&mut staging, &payload, now, durable)?;
         }
+        staging.clock = now;
         if stepped {
             lay(&mut staging, self.geometry(), &bare(Kind::Clock, &[]), now, durable);
         }

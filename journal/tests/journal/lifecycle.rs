@@ -3,12 +3,15 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use journal::{
-    Assembler, Class, Cursor, Error, Flags, Geometry, Item, Journal, Kind, Level, Lsn, NodeId, Options, Reason, Role,
-    RunOpening, SEGMENT_HEADER_BYTES, Source, StreamId, Term, TermSeen, Tip, WaitError, offline,
+    Assembler, Class, Cursor, Error, Flags, Geometry, Host, Item, Journal, Kind, Level, Lsn, NodeId, Options, Reason,
+    Role, RunOpening, SEGMENT_HEADER_BYTES, Source, StreamId, Term, TermSeen, Tip, WaitError, offline,
 };
+
+use crate::host::TestClock;
 
 pub(crate) fn small() -> Options {
     Options { geometry: Geometry::new(64 << 10).unwrap(), ..Options::default() }
@@ -447,6 +450,32 @@ fn an_instant_is_found_behind_the_last_entry_that_is_not_younger() {
     for (time, lsn) in marks {
         assert_eq!(journal.find_time(time).unwrap(), lsn);
     }
+}
+
+/// The log's own time stays ahead of a clock that was stepped back, by an hour for an hour: every append in that hour was
+/// taken for another step, and each got an entry that said so.
+#[test]
+fn a_step_of_the_clock_is_said_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::default();
+    let host = Host { clock: Arc::new(clock.clone()), ..Host::default() };
+    let options = Options { host, ..small() };
+    let journal = Journal::create(dir.path(), StreamId::random(), NodeId::random(), Role::Primary, options).unwrap();
+    start_run(&journal);
+    for _ in 0..2 {
+        clock.step_back(3_600_000_000_000);
+        for _ in 0..5 {
+            journal.append(Item::record(&[b"x"])).unwrap();
+        }
+    }
+    journal.write().unwrap();
+    let mut entries = journal.entries(Lsn::ZERO).unwrap();
+    let mut steps = 0;
+    while let Some(entry) = entries.next_entry().unwrap() {
+        steps += usize::from(entry.header.kind == Some(Kind::Clock));
+    }
+    assert_eq!(steps, 1, "the first is of before there was anything");
+    assert_eq!(records(&journal).len(), 10);
 }
 
 #[test]
