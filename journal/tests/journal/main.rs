@@ -4,6 +4,7 @@ mod corpus;
 mod device;
 mod exhaustive;
 mod failures;
+mod flips;
 mod full;
 mod hold;
 mod host;
