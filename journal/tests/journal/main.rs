@@ -6,6 +6,7 @@ mod exhaustive;
 mod failures;
 mod flips;
 mod full;
+mod golden;
 mod hold;
 mod host;
 mod lifecycle;
