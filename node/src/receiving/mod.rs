@@ -130,3 +130,46 @@ impl Receiving {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use journal::{Geometry, Item, Lsn, Options, Reason, Retain, Role, RunOpening, StreamId};
+
+    use super::*;
+    use crate::data::Data;
+
+    /// What the replica shows and has not synced is lost with the power: the log has to keep it until then.
+    #[test]
+    fn the_log_is_kept_above_the_checkpoint_also_where_the_replica_has_applied_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let data = Data::open(dir.path(), Some("b")).expect("a data folder");
+        let folder = data.create_stream("s", |_| Ok(())).expect("a folder");
+        let (geometry, retain) = (Geometry::new(64 << 10).expect("a size"), Some(Retain::default()));
+        let options = Options { geometry, retain, ..Options::default() };
+        let (stream, id) = (StreamId::random(), data.node());
+        let journal = Journal::create(&folder.journal(), stream, id, Role::Receiver, options).expect("a journal");
+        let opening = RunOpening { promote: None, reason: Reason::Started, policy: Vec::new() };
+        journal.open_run(opening).expect("a run");
+        for _ in 0..40 {
+            journal.append(Item::record(&[&[1; 10_000]])).expect("appended");
+        }
+        let end = journal.sync().expect("synced").lsn();
+        journal.learn_committed(end).expect("noted");
+        let node = NodeInfo { id, name: "b".to_owned(), start_id: 1, boot_id: [1; 16] };
+        let receiving =
+            Receiving::start("s", journal.clone(), &folder, node, Duration::from_secs(5)).expect("it receives");
+        while receiving.keeper.replica().applied() < end {
+            assert_eq!(receiving.failure(), None);
+            thread::yield_now();
+        }
+        receiving.tick().expect("pruned");
+        assert!(journal.start() <= receiving.keeper.replica().checkpoint());
+        receiving.keeper.replica().stop();
+        assert_eq!(receiving.keeper.replica().checkpoint(), end);
+        receiving.tick().expect("pruned");
+        assert!(journal.start() > Lsn::ZERO);
+        receiving.close().expect("closed");
+    }
+}
