@@ -30,7 +30,7 @@ use self::behind::Behind;
 use self::walk::{SegmentFile, Walked, segment_files, walk};
 use crate::control::{self, Control, Evidence, Facts, Role, Salvaged};
 use crate::cursor::{FaultKind, Tip};
-use crate::cut::{branch_off, forget_aside};
+use crate::cut::branch_off;
 use crate::epoch::{Epoch, History, Term};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
@@ -158,8 +158,6 @@ impl Rebuild {
         }
         self.write_again()?;
         let storage = &*self.host.storage;
-        // one that was begun before the loss may have been another cut
-        forget_aside(storage, &self.dir)?;
         storage.sync_dir(&self.dir).map_err(Error::io("sync", &self.dir))?;
         Control::create(storage, &self.dir, self.facts, self.evidence).map(drop)
     }
