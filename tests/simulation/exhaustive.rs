@@ -4,10 +4,10 @@
 //! ```text
 //!  state --every step that may come next--> states --fingerprint--> seen with as much left: dropped, else the next level
 //! ```
-//! - **Events** (see `Step`): append, deliver, sync (at once, or with others in between), kill, power cut (each entry that no
-//!   sync covers is the last that is kept; what was noted in the control file without a sync is there or isn't), start,
-//!   connect, reset (each end learns it by itself), a lost frame, promotion (alone, or waiting for the peer), rejoin. A
-//!   [`Budget`] bounds those that nothing else bounds, so every path ends.
+//! - **Events** (see `Step`): append, deliver, sync (at once, or with others in between), kill, power cut (each entry
+//!   that no sync covers is once the last that is kept; what was noted in the control file without a sync is there or
+//!   isn't), start, connect, reset (each end learns it by itself), a lost frame, promotion (alone, or waiting for the
+//!   peer), rejoin. A [`Budget`] bounds those that nothing else bounds, so every path ends.
 //! - **Time** stands still: whatever waits for time is zero (back-off, `Alone`) or never comes (heartbeats).
 //! - **States that go on alike are one** (see `sketch`). `states_that_look_alike_go_on_alike` compares what they lead to.
 //! - **Less left is nothing new**: a state that was seen with at least as much of every event left is not looked at again.
@@ -128,11 +128,11 @@ fn explore(setup: &Setup, budget: Budget) -> Result<Explored, Broken> {
     let mut front = vec![Found { state: first, fingerprint, trail: None }];
     let mut explored = Explored { states: 1, ..Explored::default() };
     while !explored.complete {
-        let level = Level { setup, now, front, at: AtomicUsize::new(0), steps: AtomicUsize::new(0), seen: seen.into() };
-        let (next, after) = level.explore()?;
+        let level = Level { setup, now, front: front.into(), steps: AtomicUsize::new(0), seen: seen.into() };
+        let after = level.explore()?;
         explored.steps += after.steps;
         seen = after.seen;
-        front = next;
+        front = after.front;
         explored.complete = front.is_empty();
         explored.states += front.len();
         explored.depth += usize::from(!front.is_empty());
@@ -144,35 +144,38 @@ fn explore(setup: &Setup, budget: Budget) -> Result<Explored, Broken> {
 struct Level<'a> {
     setup: &'a Setup,
     now: Instant,
-    front: Vec<Found>,
-    at: AtomicUsize,
+    /// What is still to be looked at; forgotten as soon as it is.
+    front: Mutex<Vec<Found>>,
     steps: AtomicUsize,
     seen: Mutex<Seen>,
 }
 
 /// What a level leaves behind.
 struct After {
+    /// The next level.
+    front: Vec<Found>,
     steps: usize,
     seen: Seen,
 }
 
 impl Level<'_> {
-    fn explore(self) -> Result<(Vec<Found>, After), Broken> {
+    fn explore(self) -> Result<After, Broken> {
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let outcome: Result<Vec<Vec<Found>>, Broken> = thread::scope(|scope| {
             let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| self.work())).collect();
             workers.into_iter().map(|worker| worker.join().expect("a worker ends with what it found")).collect()
         });
-        let mut next: Vec<Found> = outcome?.into_iter().flatten().collect();
+        let mut front: Vec<Found> = outcome?.into_iter().flatten().collect();
         let seen = self.seen.into_inner().expect("workers don't panic");
         // what was found with more left meanwhile
-        next.retain(|found| seen.has(found.fingerprint, found.state.left));
-        Ok((next, After { steps: self.steps.into_inner(), seen }))
+        front.retain(|found| seen.has(found.fingerprint, found.state.left));
+        Ok(After { front, steps: self.steps.into_inner(), seen })
     }
 
     fn work(&self) -> Result<Vec<Found>, Broken> {
         let mut next = Vec::new();
-        while let Some(found) = self.front.get(self.at.fetch_add(1, Ordering::Relaxed)) {
+        let take = || self.front.lock().expect("workers don't panic").pop();
+        while let Some(found) = take() {
             for step in found.state.steps(self.now) {
                 self.steps.fetch_add(1, Ordering::Relaxed);
                 let mut state = found.state.clone();

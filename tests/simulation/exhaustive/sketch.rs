@@ -240,7 +240,8 @@ impl<'a> Reader<'a> {
             "Greeting" if self.field == "theirs" => THEIRS,
             name => name,
         };
-        let at = if name.is_empty() { None } else { LEFT_OUT.iter().position(|(of, _)| *of == name) };
+        let known = !name.is_empty() && self.left_out.is_none();
+        let at = if known { LEFT_OUT.iter().position(|(of, _)| *of == name) } else { None };
         self.end_word();
         self.types.push(at);
         if self.left_out.is_none() && bracket == b'[' {
@@ -280,7 +281,13 @@ impl<'a> Reader<'a> {
 
 impl Write for Reader<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.bytes().for_each(|letter| self.read(letter));
+        let in_word = |letter: u8| letter.is_ascii_alphanumeric() || letter == b'_' || letter == b'-';
+        match text.bytes().all(in_word) && !self.in_text {
+            // most pieces are whole words, and of what is left out only the brackets count
+            true if self.left_out.is_some() => {}
+            true => self.word.push_str(text),
+            false => text.bytes().for_each(|letter| self.read(letter)),
+        }
         Ok(())
     }
 }

@@ -44,12 +44,12 @@ pub(super) enum Step {
 #[derive(Clone, Debug)]
 pub(super) struct State {
     seats: [Arc<Seat>; 2],
-    conns: BTreeMap<u64, Conn>,
+    conns: BTreeMap<u64, Arc<Conn>>,
     newest_conn: u64,
     pub(super) left: Budget,
     items: u64,
     term: u32,
-    checker: Checker,
+    checker: Arc<Checker>,
     /// It would have to cut what it knows to be committed: an operator may tell it to.
     refused: Option<usize>,
 }
@@ -95,7 +95,7 @@ impl State {
             left: Budget { connects: 1, ..left },
             items: 0,
             term: 1,
-            checker: Checker::default(),
+            checker: Arc::default(),
             refused: None,
         };
         state.take(setup, now, Step::Start(1))?;
@@ -273,7 +273,7 @@ impl State {
         let Some(conn) = self.conns.get(&number) else { return Ok(()) };
         let node = conn.ends[at].node;
         self.left.resets -= u8::from(self.holds(&conn.ends[1 - at]));
-        if let Some(conn) = self.conns.get_mut(&number) {
+        if let Some(conn) = self.conn_mut(number) {
             conn.ends[at].open = false;
             // whoever reads learns of the end behind all that he read
             conn.ends[at].queue.clear();
@@ -290,7 +290,7 @@ impl State {
         let in_doubt = receives && node.intake().is_some_and(|intake| intake.in_doubt());
         let outs = self.act(index, |node| node.promote(setup, now, term, alone));
         let nodes = [&self.seats[0].node, &self.seats[1].node];
-        self.checker.promoted(setup, &nodes, nodes[index], in_doubt)?;
+        Arc::make_mut(&mut self.checker).promoted(setup, &nodes, nodes[index], in_doubt)?;
         outs.into_iter().try_for_each(|out| self.carry(setup, now, index, out))
     }
 
@@ -319,20 +319,20 @@ impl State {
                         announced: Lsn::ZERO,
                     };
                     self.newest_conn += 1;
-                    self.conns.insert(self.newest_conn, Conn { ends: [end(from), end(to)] });
+                    self.conns.insert(self.newest_conn, Arc::new(Conn { ends: [end(from), end(to)] }));
                     self.newest_conn
                 });
                 return self.touch(setup, now, from, |node| node.dialled(setup, now, to, link, conn));
             }
             Out::Send { conn, message } => self.send(conn, from, message),
             Out::Close { conn } => {
-                if let Some(conn) = self.conns.get_mut(&conn) {
+                if let Some(conn) = self.conn_mut(conn) {
                     let own = conn.end_of(from);
                     conn.ends[own].open = false;
                 }
             }
-            Out::Acked(acked) => self.checker.acked(setup, &nodes, from, acked)?,
-            Out::Committed { to } => self.checker.committed(setup, &nodes, from, to)?,
+            Out::Acked(acked) => Arc::make_mut(&mut self.checker).acked(setup, &nodes, from, acked)?,
+            Out::Committed { to } => Arc::make_mut(&mut self.checker).committed(setup, &nodes, from, to)?,
             Out::Applied { to } => self.checker.applied(setup, &nodes, from, to)?,
             Out::LostDurable { node } => self.checker.lost_durable(&nodes, node)?,
             Out::Refused { by, refusal } => match refusal {
@@ -356,7 +356,7 @@ impl State {
         if !conn.ends[own].open || !self.holds(&conn.ends[1 - own]) {
             return;
         }
-        let Some(to) = self.conns.get_mut(&number).map(|conn| &mut conn.ends[1 - own]) else { return };
+        let Some(to) = self.conn_mut(number).map(|conn| &mut conn.ends[1 - own]) else { return };
         if let Message::Announce(announce) = &message {
             // what else it says is for people: an intake takes it in any state and looks at the commit point alone
             if announce.committed == to.announced {
@@ -369,9 +369,13 @@ impl State {
         to.queue.push_back(Arc::new(Letter { message, sketch }));
     }
 
+    fn conn_mut(&mut self, number: u64) -> Option<&mut Conn> {
+        self.conns.get_mut(&number).map(Arc::make_mut)
+    }
+
     /// What arrives at an end next: which node reads it, and what it is.
     fn read(&mut self, number: u64, at: usize) -> Option<(usize, Arc<Letter>)> {
-        let end = &mut self.conns.get_mut(&number)?.ends[at];
+        let end = &mut self.conn_mut(number)?.ends[at];
         Some((end.node, end.queue.pop_front()?))
     }
 
@@ -390,8 +394,9 @@ impl State {
         let mut conns = mem::take(&mut self.conns);
         let before = conns.len();
         conns.retain(|_, conn| {
-            for end in conn.ends.iter_mut().filter(|end| !self.is_up(end)) {
-                end.queue.clear();
+            let unread = |end: &End| !self.is_up(end) && !end.queue.is_empty();
+            if conn.ends.iter().any(unread) {
+                Arc::make_mut(conn).ends.iter_mut().filter(|end| unread(end)).for_each(|end| end.queue.clear());
             }
             conn.ends.iter().any(|end| self.holds(end) || !end.queue.is_empty())
         });
