@@ -55,7 +55,7 @@ impl Journal {
         let storage = Arc::clone(&self.shared.options.host.storage);
         self.final_if_sync(keep_aside(&*storage, self.dir(), self.geometry(), to))?;
         // if it can't be removed now, opening removes it
-        let branched = self.branch_off(range).inspect_err(|_| drop(forget_aside(&*storage, self.dir())));
+        let branched = self.branch_off(range, tip).inspect_err(|_| drop(forget_aside(&*storage, self.dir())));
         let path = self.final_if_sync(branched)?;
         self.change(|facts| facts.cut = Some(to))?;
         let segments_end = self.finish_recorded(&*storage, tip).inspect_err(|error| {
@@ -150,7 +150,7 @@ impl Journal {
         Ok(start.lsn)
     }
 
-    fn branch_off(&self, range: LsnRange) -> Result<PathBuf> {
+    fn branch_off(&self, range: LsnRange, tip: Tip) -> Result<PathBuf> {
         let tail: Vec<_> = {
             let segments = self.segments();
             segments.iter().filter(|segment| segment.end() > range.from).map(Arc::clone).collect()
@@ -159,8 +159,10 @@ impl Journal {
             let control = self.control();
             (control.facts.clone(), control.evidence.clone())
         };
-        if let Some(first) = tail.first().filter(|first| first.header.tip.lsn > facts.start.lsn) {
-            facts.start = first.header.tip;
+        // without a segment it is an empty log that begins and ends here
+        let first = tail.first().map_or(tip, |first| first.header.tip);
+        if first.lsn > facts.start.lsn {
+            facts.start = first;
         }
         let files: Vec<_> = tail.iter().map(|segment| (segment.first(), segment.path.clone())).collect();
         let host = &self.shared.options.host;

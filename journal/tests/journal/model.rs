@@ -132,7 +132,7 @@ fn run(steps: &[Step]) {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if is_long() { 3_000 } else { 120 },
+        cases: if is_long() { 10_000 } else { 400 },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -141,4 +141,19 @@ proptest! {
     fn a_journal_answers_as_its_twin_does(steps in proptest::collection::vec(step(), 1..30)) {
         run(&steps);
     }
+}
+
+/// Found by the test above: a cut where the log ends, and a segment too, left a branch that said that everything from the
+/// journal's beginning on had been durable and was missing.
+#[test]
+fn a_cut_of_nothing_leaves_an_empty_branch() {
+    use Step::Do;
+    run(&[
+        Do(Op::Many(&[30_000, 9])),
+        Do(Op::Append(665)),
+        Do(Op::Many(&[30_000, 9])),
+        Do(Op::CutSegment),
+        Do(Op::CutSegment),
+        Step::PowerCut { names: 0, sectors: Keep::None },
+    ]);
 }

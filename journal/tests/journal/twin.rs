@@ -171,7 +171,9 @@ impl Twin {
         let pruned = match found.first() {
             Some(first) => all.iter().position(|said| said.same(first)).expect("the first record was invented"),
             // a record that begins below the horizon and ends above it is gone too
-            None if start > Lsn::ZERO => all.iter().filter(|said| said.end <= Some(start)).count() + 1,
+            None if start > Lsn::ZERO => {
+                all.iter().take_while(|said| said.end.is_none_or(|end| end <= start)).count() + 1
+            }
             None => 0,
         };
         let pruned = pruned.min(all.len());
