@@ -157,7 +157,9 @@ fn an_end_answers_everybody() {
                 Err(class) => assert!(!fenced && matches!(class, Class::Io | Class::Unknown), "{class:?}"),
             }
         }
-        world.journal.clone().close().unwrap();
+        // what was staged and came too late for a sync is not passed over in silence
+        let durable = world.journal.board().durable() >= world.journal.board().staged();
+        assert_eq!(world.journal.clone().close().is_ok(), durable);
         acked.are_in(&world.power().cut().payloads());
     });
 }
