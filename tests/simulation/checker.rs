@@ -176,8 +176,17 @@ impl Checker {
         }
     }
 
-    /// What must hold between any two nodes at every moment.
-    pub(crate) fn pairs(&self, nodes: &[&Node]) -> Verdict {
+    /// What must hold for every node, and between any two, at every moment.
+    pub(crate) fn always(&self, nodes: &[&Node]) -> Verdict {
+        for node in nodes {
+            let noted = &node.log.control;
+            let known = node.intake().map_or(Lsn::ZERO, |intake| intake.log().committed);
+            let (kept, end) = (known.max(noted.committed).max(noted.applied), node.log.tip().lsn);
+            if kept > end {
+                let index = node.index;
+                return Err(format!("node {index} knew up to {kept} to be committed, and its log ends at {end}"));
+            }
+        }
         let mut primaries: BTreeMap<Term, usize> = BTreeMap::new();
         for node in nodes.iter().filter(|node| node.is_primary()) {
             let term = node.log.control.term.term;

@@ -294,7 +294,7 @@ impl World {
                 }
             }
         }
-        self.checker.pairs(&seen(&self.nodes))
+        self.checker.always(&seen(&self.nodes))
     }
 
     /// Lets a node do something, carries what leaves it, and looks after its timer and its disk.

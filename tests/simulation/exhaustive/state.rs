@@ -234,7 +234,7 @@ impl State {
             }
         }
         self.forget_connections();
-        self.checker.pairs(&self.nodes())?;
+        self.checker.always(&self.nodes())?;
         for seat in &mut self.seats {
             if let Some(seat) = Arc::get_mut(seat).filter(|seat| seat.sketch.is_empty()) {
                 seat.sketch.node(&seat.node, setup);
