@@ -25,6 +25,8 @@ use crate::time::Time;
 const STAGED_BYTES_MAX: u64 = 512 << 10;
 /// A wall clock that is this far behind what it said before was stepped: the log says so in an entry.
 const CLOCK_STEP: Duration = Duration::from_secs(1);
+/// Of an entry that is its whole record.
+const WHOLE: Flags = Flags::FIRST.with(Flags::LAST);
 
 /// Something to append: one record, or a mark.
 #[derive(Clone, Copy, Debug)]
@@ -187,42 +189,45 @@ impl Journal {
     /// Errors: `TooLarge`, `Full` (nothing of it is in the log; try again when space returns), `NoEpoch`, `Fenced`,
     /// `Poisoned`.
     pub fn append(&self, item: Item<'_>) -> Result<Ticket> {
-        self.append_many(std::slice::from_ref(&item))
+        if self.is_one_entry(&item)? {
+            return self.stage(&[draft(&item, item.parts, WHOLE)]);
+        }
+        self.append_many(&[item])
     }
 
     /// Appends records one behind the other, with nothing in between. All or none. The ticket is that of the last.
     pub fn append_many(&self, items: &[Item<'_>]) -> Result<Ticket> {
         let fragment_bytes_max = self.geometry().payload_bytes_max();
-        let mut plain = Vec::with_capacity(items.len());
-        let mut fragmented = Vec::new();
+        let mut pieces = Vec::with_capacity(items.len());
         for item in items {
-            let bytes: usize = item.parts.iter().map(|part| part.len()).sum();
-            let bytes_max = self.shared.options.record_bytes_max;
-            if bytes > bytes_max {
-                return Err(Error::TooLarge { bytes, bytes_max });
-            }
-            if bytes <= fragment_bytes_max {
-                plain.push(Planned::Whole(item));
-            } else {
-                plain.push(Planned::Fragments(fragmented.len()));
-                fragmented.push((item, fragments(item.parts, fragment_bytes_max)));
-            }
+            pieces.push(match self.is_one_entry(item)? {
+                true => Vec::new(),
+                false => fragments(item.parts, fragment_bytes_max),
+            });
         }
-        let mut drafts = Vec::with_capacity(plain.len());
-        for planned in &plain {
-            match planned {
-                Planned::Whole(item) => drafts.push(draft(item, item.parts, Flags::FIRST.with(Flags::LAST))),
-                Planned::Fragments(index) => {
-                    let Some((item, pieces)) = fragmented.get(*index) else { continue };
-                    for (number, piece) in pieces.iter().enumerate() {
-                        let first = if number == 0 { Flags::FIRST } else { Flags::NONE };
-                        let last = if number + 1 == pieces.len() { Flags::LAST } else { Flags::NONE };
-                        drafts.push(draft(item, piece, first.with(last)));
-                    }
-                }
+        let mut drafts = Vec::with_capacity(items.len());
+        for (item, pieces) in items.iter().zip(&pieces) {
+            let Some(last) = pieces.len().checked_sub(1) else {
+                drafts.push(draft(item, item.parts, WHOLE));
+                continue;
+            };
+            for (number, piece) in pieces.iter().enumerate() {
+                let first = if number == 0 { Flags::FIRST } else { Flags::NONE };
+                let last = if number == last { Flags::LAST } else { Flags::NONE };
+                drafts.push(draft(item, piece, first.with(last)));
             }
         }
         self.stage(&drafts)
+    }
+
+    /// True when a record is one entry, false when it takes several. Errors: `TooLarge`.
+    fn is_one_entry(&self, item: &Item<'_>) -> Result<bool> {
+        let bytes: usize = item.parts.iter().map(|part| part.len()).sum();
+        let bytes_max = self.shared.options.record_bytes_max;
+        if bytes > bytes_max {
+            return Err(Error::TooLarge { bytes, bytes_max });
+        }
+        Ok(bytes <= self.geometry().payload_bytes_max())
     }
 
     /// Waits until `lsn` reaches `level`, syncing for itself and for others if nobody else does. Blocking.
@@ -386,11 +391,6 @@ impl Ticket {
     }
 }
 
-enum Planned<'a> {
-    Whole(&'a Item<'a>),
-    Fragments(usize),
-}
-
 /// Cuts a payload in parts into payloads of at most `bytes_max`, without copying.
 fn fragments<'a>(parts: &[&'a [u8]], bytes_max: usize) -> Vec<Vec<&'a [u8]>> {
     let mut pieces = vec![Vec::new()];
@@ -421,8 +421,7 @@ fn draft<'a>(item: &Item<'_>, parts: &'a [&'a [u8]], fragment: Flags) -> Draft<'
 }
 
 fn bare<'a>(kind: Kind, parts: &'a [&'a [u8]]) -> Draft<'a> {
-    let flags = Flags::FIRST.with(Flags::LAST);
-    Draft { kind, flags, volume: 0, producer: 0, sequence: 0, parts, payload_crc: checksum(parts) }
+    Draft { kind, flags: WHOLE, volume: 0, producer: 0, sequence: 0, parts, payload_crc: checksum(parts) }
 }
 
 fn checksum(parts: &[&[u8]]) -> u32 {
