@@ -286,7 +286,7 @@ impl Board {
             let lead = may_lead && inner.leader == Leader::None && lsn > self.durable();
             if reached || ended.is_some() || expired || lead {
                 if let Some(index) = queued {
-                    inner.waiters.swap_remove(index);
+                    inner.waiters.remove(index);
                 }
                 let outcome = match (reached, ended) {
                     (true, _) => Ok(Turn::Reached),
@@ -349,25 +349,18 @@ impl Board {
         if !ended {
             self.committed.fetch_max(committed.get(), Ordering::AcqRel);
         }
-        let mut woken = Vec::new();
         let remote = inner.remote;
-        let mut index = 0;
-        while index < inner.waiters.len() {
-            let waiter = &inner.waiters[index];
-            if ended || waiter.lsn <= self.reached_with(&remote, waiter.level) {
-                woken.push(inner.waiters.swap_remove(index).who);
-            } else {
-                index += 1;
-            }
-        }
+        let reached = |waiter: &mut Waiter| ended || waiter.lsn <= self.reached_with(&remote, waiter.level);
+        // in the order in which they came: who waits longest is not kept waiting for the others
+        let woken: Vec<_> = inner.waiters.extract_if(.., reached).collect();
         self.changes.fetch_add(1, Ordering::AcqRel);
         if ended {
             self.demand_from(&mut inner);
         }
         wake(&mut inner, |watcher| watcher.interest == Interest::Everything);
         drop(inner);
-        for who in woken {
-            match who {
+        for waiter in woken {
+            match waiter.who {
                 Who::Thread(thread, _) => thread.unpark(),
                 Who::Task(waker) => waker.wake(),
             }
