@@ -23,16 +23,18 @@ use crate::sync::{MutexGuard, now};
 
 /// One write. The page cache keeps what was written at once as one folio, and every later write into it goes through all of
 /// that: after writes of 4 MiB, appending 1 KiB at a time came to a third of the speed.
-const WRITE_BYTES: usize = 64 << 10;
+const WRITE_BYTES: usize = 128 << 10;
 /// Written and synced at once while there is time.
 const PIECE_BYTES: u64 = 256 << 10;
-/// The same while somebody waits, or soon will.
+/// The same when the log may get there first.
 const HASTY_PIECE_BYTES: u64 = 4 << 20;
 /// Log that brings this much for each sync gains nothing from files that were written in full before: what such a file
 /// saves is a metadata commit per sync, what it costs is every byte a second time.
 const BULK_BYTES_PER_SYNC: u64 = 512 << 10;
 /// The least time off between two pieces: most of the disk's time belongs to commits.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
+/// Times off for the time that a piece took, while the file grows at least twice as fast as the log uses up its room.
+const AHEAD_PAUSES: u32 = 10;
 static ZEROS: [u8; WRITE_BYTES] = [0; WRITE_BYTES];
 
 /// The file under way, and what the log did while the last one was used.
@@ -82,18 +84,26 @@ impl Journal {
             return Ok(None);
         }
         let mut maker = self.maker();
-        let hasty = reserved < staged.advance(body);
         let begun = now();
         let before = self.oldest_segment();
         let taken = self.take_up(&mut maker);
         let Some(making) = self.or_prune(before, taken)? else { return Ok(Some(Duration::ZERO)) };
-        let making = self.write_piece(making, if hasty { HASTY_PIECE_BYTES } else { PIECE_BYTES })?;
+        let room = reserved.bytes_since(staged);
+        let missing = file_bytes(self.geometry()) - making.written;
+        let (bytes, pauses) = if missing * 2 <= room {
+            (PIECE_BYTES, AHEAD_PAUSES)
+        } else if missing <= room {
+            (PIECE_BYTES, 1)
+        } else {
+            (HASTY_PIECE_BYTES, 0)
+        };
+        let making = self.write_piece(making, bytes)?;
         if self.is_whole(&making) {
             self.finish(making)?;
         } else {
             maker.under_way = Some(making);
         }
-        Ok(Some(if hasty { Duration::ZERO } else { (now() - begun).max(PAUSE_MIN) }))
+        Ok(Some((now() - begun).max(PAUSE_MIN) * pauses))
     }
 
     /// True when the log came in large groups since the last time an appender had no room.
