@@ -21,7 +21,7 @@ const LARGE_RECORD_BYTES: usize = 64 << 10;
 /// Records that are appended at once and then written.
 const GROUP: usize = 64;
 /// How long writers that wait for the disk go on in one turn.
-pub(crate) const TIME: Duration = Duration::from_millis(800);
+pub(crate) const TIME: Duration = Duration::from_secs(2);
 /// Within the first segment.
 const APPENDS: u64 = 50_000;
 /// Over four new segments.
@@ -35,7 +35,7 @@ pub(crate) fn rows() -> Vec<Row> {
             name: "append, staged (1 KiB, 1 thread)",
             unit: Operations,
             // as long as ours takes: a turn that ends within one slice of the scheduler shares the machine with nobody
-            floor: |dir| floor::buffered(floor::Recycled::new(dir, "floor"), &entry(RECORD_BYTES), 20 * APPENDS),
+            floor: |dir| floor::buffered(floor::Recycled::new(dir, "floor"), &entry(RECORD_BYTES), APPENDS),
             ours: |dir| append(dir, APPENDS),
         },
         Row {
@@ -47,7 +47,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row {
             name: "append_many of 64, each group written (1 KiB, 1 thread)",
             unit: Operations,
-            floor: |dir| floor::buffered(floor::Recycled::new(dir, "floor"), &entry(RECORD_BYTES), 20 * APPENDS),
+            floor: |dir| floor::buffered(floor::Recycled::new(dir, "floor"), &entry(RECORD_BYTES), APPENDS),
             ours: written_groups,
         },
         Row {
