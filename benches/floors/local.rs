@@ -216,10 +216,15 @@ fn scan_floor(dir: &Path) -> Sample {
 fn cold_read(dir: &Path) -> Sample {
     filled(dir).close().expect("close");
     large::evict(dir);
+    read_through(&dir.join("journal"))
+}
+
+/// Reads every segment of a journal and does nothing with it.
+pub(crate) fn read_through(journal: &Path) -> Sample {
     let mut buffer = vec![0; 1 << 20];
     let mut bytes = 0;
     let begun = Instant::now();
-    for (_, path) in segments(&dir.join("journal")) {
+    for (_, path) in segments(journal) {
         let mut file = File::open(path).expect("open");
         loop {
             match file.read(&mut buffer).expect("read") {

@@ -42,7 +42,7 @@ impl Sample {
         Sample { count, took, latencies: latencies() }
     }
 
-    fn per_second(&self) -> f64 {
+    pub(crate) fn per_second(&self) -> f64 {
         self.count as f64 / self.took.as_secs_f64()
     }
 }
