@@ -1,12 +1,16 @@
 //! The least code of our own that does the same durable work.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use journal::crc32c;
+use rustix::fs::Advice;
 
 use crate::group::Commit;
 use crate::table::Sample;
@@ -139,4 +143,41 @@ pub(crate) fn scan(dir: &Path, bytes: u64) -> Sample {
     }
     std::hint::black_box(sum);
     Sample::whole(bytes, begun.elapsed())
+}
+
+/// Reads every segment of a journal and does nothing with it.
+pub(crate) fn read_through(journal: &Path) -> Sample {
+    let mut buffer = vec![0; 1 << 20];
+    let mut bytes = 0;
+    let begun = Instant::now();
+    for (_, path) in segments(journal) {
+        let mut file = File::open(path).expect("open");
+        loop {
+            match file.read(&mut buffer).expect("read") {
+                0 => break,
+                read => bytes += read as u64,
+            }
+        }
+    }
+    Sample::whole(bytes, begun.elapsed())
+}
+
+fn segments(dir: &Path) -> BTreeMap<OsString, PathBuf> {
+    let files = std::fs::read_dir(dir).expect("list").map(|entry| entry.expect("list"));
+    let files = files.map(|entry| (entry.file_name(), entry.path()));
+    files.filter(|(_, path)| path.extension().is_some_and(|end| end == "seg")).collect()
+}
+
+/// Has the page cache forget the files of a folder.
+pub(crate) fn evict(dir: &Path) {
+    for entry in std::fs::read_dir(dir).expect("list") {
+        let path = entry.expect("list").path();
+        if path.is_dir() {
+            evict(&path);
+            continue;
+        }
+        let file = File::open(path).expect("open");
+        file.sync_all().expect("sync");
+        rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).expect("forget");
+    }
 }

@@ -1,17 +1,15 @@
 //! A journal of 10 GiB: how long opening takes after a stop, after a kill and with an older control file, how long a
 //! deleted one takes to rebuild, and the private memory of a process that appends, follows, walks, opens and rebuilds.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use journal::{Host, Item, Journal, Lsn, Options, Rebuild, offline};
-use rustix::fs::Advice;
-
-use crate::local::{RECORD_BYTES, read_through, warm};
+use crate::floor::{evict, read_through};
+use crate::local::{RECORD_BYTES, warm};
 use crate::table::{Sample, median};
+use journal::{Host, Item, Journal, Lsn, Options, Rebuild, offline};
 
 const BYTES: u64 = 10 << 30;
 const TURNS: usize = 5;
@@ -128,20 +126,6 @@ fn opened(path: &Path, before: impl Fn(&Path)) -> String {
     };
     let took: Duration = median((0..TURNS).map(|_| turn()));
     format!("{:.1} ms", took.as_secs_f64() * 1e3)
-}
-
-/// Has the page cache forget the files of a folder.
-pub(crate) fn evict(dir: &Path) {
-    for entry in std::fs::read_dir(dir).expect("list") {
-        let path = entry.expect("list").path();
-        if path.is_dir() {
-            evict(&path);
-            continue;
-        }
-        let file = File::open(path).expect("open");
-        file.sync_all().expect("sync");
-        rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).expect("forget");
-    }
 }
 
 /// The most private memory of this process so far: `VmHWM` would count mapped files too.

@@ -1,10 +1,6 @@
 //! One journal alone: appending, durable appending, scanning, opening.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,7 +8,6 @@ use journal::{Geometry, Item, Journal, Lsn, NodeId, Options, Reason, Role, RunOp
 
 use crate::floor;
 use crate::group;
-use crate::large;
 use crate::table::{Row, Sample, Unit, latencies};
 
 /// Payload of every record here.
@@ -93,7 +88,7 @@ pub(crate) fn rows() -> Vec<Row> {
             ours: |dir| bytes(durable(dir, LARGE_RECORD_BYTES, 64), LARGE_RECORD_BYTES),
         },
         Row { name: "verified scan, warm", unit: Bytes, floor: scan_floor, ours: |dir| scan(dir, |_| ()) },
-        Row { name: "verified scan, cold", unit: Bytes, floor: cold_read, ours: |dir| scan(dir, large::evict) },
+        Row { name: "verified scan, cold", unit: Bytes, floor: cold_read, ours: |dir| scan(dir, floor::evict) },
         Row { name: "open after kill, warm (verifies the tail)", unit: Bytes, floor: scan_floor, ours: open },
     ]
 }
@@ -215,31 +210,8 @@ fn scan_floor(dir: &Path) -> Sample {
 /// The machine's cold sequential read: nothing is looked at.
 fn cold_read(dir: &Path) -> Sample {
     filled(dir).close().expect("close");
-    large::evict(dir);
-    read_through(&dir.join("journal"))
-}
-
-/// Reads every segment of a journal and does nothing with it.
-pub(crate) fn read_through(journal: &Path) -> Sample {
-    let mut buffer = vec![0; 1 << 20];
-    let mut bytes = 0;
-    let begun = Instant::now();
-    for (_, path) in segments(journal) {
-        let mut file = File::open(path).expect("open");
-        loop {
-            match file.read(&mut buffer).expect("read") {
-                0 => break,
-                read => bytes += read as u64,
-            }
-        }
-    }
-    Sample::whole(bytes, begun.elapsed())
-}
-
-fn segments(dir: &Path) -> BTreeMap<OsString, PathBuf> {
-    let files = std::fs::read_dir(dir).expect("list").map(|entry| entry.expect("list"));
-    let files = files.map(|entry| (entry.file_name(), entry.path()));
-    files.filter(|(_, path)| path.extension().is_some_and(|end| end == "seg")).collect()
+    floor::evict(dir);
+    floor::read_through(&dir.join("journal"))
 }
 
 fn scan(dir: &Path, before: impl Fn(&Path)) -> Sample {
