@@ -247,6 +247,7 @@ impl Journal {
                 Turn::Lead => {
                     let synced = self.sync();
                     self.board().hand_over();
+                    self.prepare_without_flusher();
                     if let Err(error) = synced
                         && lsn > self.board().reached(level)
                     {
@@ -366,9 +367,10 @@ impl Ticket {
         self.reach(level, now().checked_add(timeout))
     }
 
-    /// For async code: resolves when the record reaches `level`. Needs a flush thread
-    /// ([`Journal::spawn_flusher`]). Cancel-safe.
+    /// For async code: resolves when the record reaches `level`. Starts the flush thread if there is none: a task has no
+    /// thread to sync with. Cancel-safe.
     pub async fn level(&self, level: Level) -> std::result::Result<Ack, WaitError> {
+        self.journal.spawn_flusher().map_err(|error| self.journal.wait_error(&error))?;
         std::future::poll_fn(|cx| self.journal.board().poll_reached(level, self.lsn, cx)).await?;
         Ok(self.ack(level))
     }

@@ -13,7 +13,7 @@
 //! 5. A full disk is the error of the append that needed the room; what was staged before is written.
 //!
 //! It does not know what a payload means, who the peers are, or a runtime: every call blocks or polls, and the only
-//! thread is [`Journal::spawn_flusher`], for those who ask for it. One process at a time opens a journal;
+//! thread is [`Journal::spawn_flusher`], for those who ask for it or wait in tasks. One process at a time opens a journal;
 //! [`offline::Log`] reads one from outside, [`repair::Repair`] mends one that nobody has open, and [`scrub::Scrub`] looks
 //! for rot in one that is.
 //!

@@ -12,6 +12,7 @@ use journal::{
 };
 
 use crate::host::TestClock;
+use crate::waiters::block_on;
 
 pub(crate) fn small() -> Options {
     Options { geometry: Geometry::new(64 << 10).unwrap(), ..Options::default() }
@@ -502,6 +503,46 @@ fn many_threads_append_and_each_acknowledgement_is_durable() {
     seen.dedup();
     assert_eq!(seen.len(), 800, "none lost, none doubled");
     journal.close().unwrap();
+}
+
+/// A task that waits needs a sync by somebody else; nobody was asked to start a thread for it.
+#[test]
+fn a_task_waits_without_a_flush_thread_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path());
+    start_run(&journal);
+    let ticket = journal.append(Item::record(&[b"x"])).unwrap();
+    let ack = block_on(ticket.level(Level::Durable)).unwrap();
+    assert!(ack.lsn <= journal.board().durable());
+}
+
+/// The flush thread doesn't keep a journal open that nobody holds any more.
+#[test]
+fn a_dropped_journal_is_let_go_by_its_flush_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path());
+    journal.spawn_flusher().unwrap();
+    start_run(&journal);
+    journal.append(Item::record(&[b"x"])).unwrap().durable().unwrap();
+    drop(journal);
+    let journal = loop {
+        match Journal::open(dir.path(), small()) {
+            Err(error) if error.class() == Class::Locked => std::thread::yield_now(),
+            opened => break opened.unwrap(),
+        }
+    };
+    assert_eq!(records(&journal), [b"x"]);
+}
+
+/// Nobody started a flush thread: those who sync make the next segment, so that no append has to.
+#[test]
+fn segments_are_made_beside_commits_without_a_flush_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path());
+    start_run(&journal);
+    let spares = || std::fs::read_dir(dir.path().join("pool")).unwrap().count();
+    journal.append(Item::record(&[b"x"])).unwrap().durable().unwrap();
+    assert!(spares() > 0, "one is under way, or ready");
 }
 
 #[test]
