@@ -6,12 +6,16 @@
 //! Evidence survives `kill -9` at once and a power cut at the latest a second later: between two syncs of the control
 //! file only one evidence slot is written, so the other one, synced, is always whole.
 
+pub(crate) mod blocks;
 pub(crate) mod slots;
+#[cfg(all(test, feature = "testing", not(feature = "shuttle")))]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::blocks::{BLOCK_OPENINGS, FACTS_OPENINGS_MAX, copies_of, encode_block};
 use self::slots::{EVIDENCE_AT, EVIDENCE_SLOT_BYTES, FACTS_SLOT_BYTES, FILE_BYTES, encode_evidence, encode_facts};
 pub(crate) use self::slots::{Salvaged, Stored, lost, read, salvage};
 use crate::chain::Chain;
@@ -108,6 +112,8 @@ pub(crate) struct Control {
     pub(crate) facts: Facts,
     pub(crate) evidence: Evidence,
     facts_sequence: u64,
+    /// How many blocks of older openings the facts count.
+    blocks: u32,
     evidence_sequence: u64,
     /// The evidence slot that a sync has made safe; the other one is written.
     evidence_safe: usize,
@@ -131,9 +137,9 @@ impl Control {
         }
         let file = storage.create(&aside, FILE_BYTES).map_err(Error::io("create", &aside))?;
         file.write_at(&vec![0; FILE_BYTES as usize], 0).map_err(Error::io("write", &aside))?;
-        let stored = Stored { facts, evidence, facts_sequence: 0, evidence_sequence: 0, evidence_slot: 0 };
+        let stored = Stored { facts, evidence, facts_sequence: 0, blocks: 0, evidence_sequence: 0, evidence_slot: 0 };
         let mut control = Control::with(path.clone(), file, stored);
-        control.store_facts()?;
+        control.store_facts(None)?;
         control.store_evidence()?;
         control.sync_evidence()?;
         storage.rename(&aside, &path).map_err(Error::io("rename", &path))?;
@@ -159,7 +165,7 @@ impl Control {
     /// and the other ones must not be touched before these are safe.
     fn settle(&mut self) -> Result<()> {
         self.facts_sequence -= 1;
-        self.store_facts()?;
+        self.write_facts()?;
         let block = encode_evidence(self.evidence_sequence, self.facts.stream, &self.evidence);
         let at = EVIDENCE_AT + (self.evidence_safe * EVIDENCE_SLOT_BYTES) as u64;
         self.file.write_at(&block, at).map_err(Error::io("write", &self.path))?;
@@ -173,6 +179,7 @@ impl Control {
             facts: stored.facts,
             evidence: stored.evidence,
             facts_sequence: stored.facts_sequence,
+            blocks: stored.blocks,
             evidence_sequence: stored.evidence_sequence,
             evidence_safe: stored.evidence_slot,
             evidence_dirty: false,
@@ -183,12 +190,34 @@ impl Control {
 
     /// Changes the facts; returns when the change is synced. On an error the file still says what it said.
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut Facts)) -> Result<()> {
-        let before = self.facts.clone();
+        let mut before = self.facts.clone();
         change(&mut self.facts);
         if self.facts == before {
             return Ok(());
         }
-        self.store_facts().inspect_err(|_| self.facts = before)
+        let stored = self.store_change(&mut before);
+        if stored.is_err() {
+            self.facts = before;
+        }
+        stored
+    }
+
+    /// Where openings of the blocks are gone, a change of its own takes the blocks back before others can take their
+    /// place. `before`: what the file says.
+    fn store_change(&mut self, before: &mut Facts) -> Result<()> {
+        let common = before.history.common(&self.facts.history);
+        let kept = (common / BLOCK_OPENINGS) as u32;
+        if kept < self.blocks {
+            let blocks = std::mem::replace(&mut self.blocks, kept);
+            let wanted = std::mem::replace(&mut self.facts, before.clone());
+            self.facts.history.keep_first(common);
+            if let Err(error) = self.write_facts() {
+                self.blocks = blocks;
+                return Err(error);
+            }
+            *before = std::mem::replace(&mut self.facts, wanted);
+        }
+        self.store_facts(Some(before))
     }
 
     /// Writes evidence, unsynced: it survives `kill -9` at once.
@@ -220,14 +249,49 @@ impl Control {
         Ok(())
     }
 
-    fn store_facts(&mut self) -> Result<()> {
-        let slot = encode_facts(self.facts_sequence + 1, &self.facts);
-        if slot.len() as u64 > FACTS_SLOT_BYTES {
-            return Err(Error::Corrupt {
-                path: self.path.clone(),
-                what: "the history has more epochs than the control file holds".into(),
-            });
+    /// Writes the facts, and before them blocks of older openings when there are too many for a slot. `before`: what the
+    /// file says, if it says anything yet.
+    fn store_facts(&mut self, before: Option<&Facts>) -> Result<()> {
+        let openings = self.facts.history.openings().len();
+        if openings - self.blocks as usize * BLOCK_OPENINGS <= FACTS_OPENINGS_MAX {
+            return self.write_facts();
         }
+        // one block's worth stays: a cut of a few runs needs no block back
+        let blocks = (openings / BLOCK_OPENINGS - 1) as u32;
+        match self.write_blocks(before, blocks) {
+            // the slots are allocated, so the facts can take them until there is space
+            Err(Error::Full { .. }) if self.fits_slot() => return self.write_facts(),
+            written => written?,
+        }
+        let blocks = std::mem::replace(&mut self.blocks, blocks);
+        self.write_facts().inspect_err(|_| self.blocks = blocks)
+    }
+
+    /// Writes blocks until there are `blocks`, and syncs them.
+    fn write_blocks(&mut self, before: Option<&Facts>, blocks: u32) -> Result<()> {
+        if let Some(before) = before {
+            // an older slot may still count blocks that a cut has taken back
+            let slot = encode_facts(self.facts_sequence, before, self.blocks);
+            let at = ((self.facts_sequence + 1) % 2) * FACTS_SLOT_BYTES;
+            self.file.write_at(&slot, at).map_err(Error::io("write", &self.path))?;
+            self.sync()?;
+        }
+        let full = self.facts.history.openings().chunks(BLOCK_OPENINGS);
+        for (number, openings) in (0..blocks).zip(full).skip(self.blocks as usize) {
+            let block = encode_block(number, self.facts.stream, openings);
+            for at in copies_of(number) {
+                self.file.write_at(&block, at).map_err(Error::io("write", &self.path))?;
+            }
+        }
+        self.sync() // before any facts count them
+    }
+
+    fn fits_slot(&self) -> bool {
+        encode_facts(self.facts_sequence + 1, &self.facts, self.blocks).len() as u64 <= FACTS_SLOT_BYTES
+    }
+
+    fn write_facts(&mut self) -> Result<()> {
+        let slot = encode_facts(self.facts_sequence + 1, &self.facts, self.blocks);
         let at = ((self.facts_sequence + 1) % 2) * FACTS_SLOT_BYTES;
         self.file.write_at(&slot, at).map_err(Error::io("write", &self.path))?;
         self.sync()?;

@@ -1,6 +1,7 @@
 //! Terms, runs and the history of who wrote what.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::chain::Chain;
 use crate::id::NodeId;
@@ -66,15 +67,16 @@ impl Opening {
     }
 }
 
-/// Every epoch of a log in order, oldest first. Guarantees: epochs increase strictly, first LSNs do not decrease.
+/// Every epoch of a log in order, oldest first. Guarantees: epochs and first LSNs increase strictly. Clones share it
+/// until one of them changes: it may be long, and the facts around it change often.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct History(Vec<Opening>);
+pub struct History(Arc<Vec<Opening>>);
 
 impl History {
     /// A history of these openings; `None` when they are out of order.
     pub fn from_openings(openings: Vec<Opening>) -> Option<History> {
         let ordered = openings.windows(2).all(|pair| pair[0].epoch < pair[1].epoch && pair[0].first < pair[1].first);
-        ordered.then_some(History(openings))
+        ordered.then(|| History(Arc::new(openings)))
     }
 
     /// The epochs, oldest first.
@@ -107,13 +109,37 @@ impl History {
     pub fn push(&mut self, opening: Opening) -> bool {
         let follows = self.last().is_none_or(|last| last.epoch < opening.epoch && last.first < opening.first);
         if follows {
-            self.0.push(opening);
+            Arc::make_mut(&mut self.0).push(opening);
         }
         follows
     }
 
     /// Forgets the epochs that begin at or above `end`: the log was cut there.
     pub fn cut(&mut self, end: Lsn) {
-        self.0.retain(|opening| opening.first < end);
+        self.keep_first(self.0.partition_point(|opening| opening.first < end));
+    }
+
+    /// The last `count_max` epochs.
+    #[must_use]
+    pub fn newest(&self, count_max: usize) -> History {
+        match self.0.len().checked_sub(count_max) {
+            None | Some(0) => self.clone(),
+            Some(older) => History(Arc::new(self.0[older..].to_vec())),
+        }
+    }
+
+    /// Forgets all but the first `count` epochs.
+    pub(crate) fn keep_first(&mut self, count: usize) {
+        if count < self.0.len() {
+            Arc::make_mut(&mut self.0).truncate(count);
+        }
+    }
+
+    /// How many epochs, from the oldest on, both have.
+    pub(crate) fn common(&self, other: &History) -> usize {
+        if Arc::ptr_eq(&self.0, &other.0) {
+            return self.0.len();
+        }
+        self.0.iter().zip(other.0.iter()).take_while(|(ours, theirs)| ours == theirs).count()
     }
 }

@@ -5,12 +5,14 @@
 //!  262144 facts, slot B
 //!  524288 evidence, slot A (4 KiB)   fields … | crc u32 at 4092
 //!  528384 evidence, slot B (4 KiB)
+//!  532480 older part of the history, if it is long: see `blocks`
 //! ```
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::blocks::{BLOCK_OPENINGS, read_blocks};
 use super::{Evidence, Facts, Role};
 use crate::chain::Chain;
 use crate::codec::{Put, Take};
@@ -36,8 +38,19 @@ pub(crate) struct Stored {
     pub(crate) facts: Facts,
     pub(crate) evidence: Evidence,
     pub(super) facts_sequence: u64,
+    pub(super) blocks: u32,
     pub(super) evidence_sequence: u64,
     pub(super) evidence_slot: usize,
+}
+
+/// A facts slot that is whole.
+#[derive(Debug)]
+pub(crate) struct FactsSlot {
+    pub(crate) sequence: u64,
+    /// Their history lacks what the blocks have.
+    pub(crate) facts: Facts,
+    /// How many blocks count.
+    pub(crate) blocks: u32,
 }
 
 /// What of a damaged control file is whole, each kind of slot alone.
@@ -45,6 +58,7 @@ pub(crate) struct Stored {
 pub(crate) struct Salvaged {
     pub(crate) facts: Option<Facts>,
     facts_sequence: u64,
+    blocks: u32,
     evidence: Vec<Spoken>,
 }
 
@@ -66,14 +80,14 @@ pub(crate) fn read(file: &File, path: &Path) -> Result<Stored> {
     }
     let mut salvaged = salvage(file, path)?;
     let Some(facts) = salvaged.facts.take() else {
-        return Err(lost(path, "both copies of the control file are damaged"));
+        return Err(lost(path, "both copies of the facts, or of a part of their history, are damaged"));
     };
-    let facts_sequence = salvaged.facts_sequence;
+    let (facts_sequence, blocks) = (salvaged.facts_sequence, salvaged.blocks);
     let Some(newest) = salvaged.newest_of(facts.stream) else {
         return Err(lost(path, "both copies of the durability evidence are damaged"));
     };
     let Spoken { sequence: evidence_sequence, slot: evidence_slot, evidence, .. } = newest;
-    Ok(Stored { facts, evidence, facts_sequence, evidence_sequence, evidence_slot })
+    Ok(Stored { facts, evidence, facts_sequence, blocks, evidence_sequence, evidence_slot })
 }
 
 /// Reads whatever slots are whole, also of a file that is too short. `Incompatible` for one of another version: that is
@@ -94,13 +108,27 @@ pub(crate) fn salvage(file: &File, path: &Path) -> Result<Salvaged> {
         let what = format!("it has format version {found}; this version of towline knows {VERSION}. Use a newer one");
         return Err(Error::Incompatible { path: path.to_owned(), what });
     }
-    let facts = [slot_a, slot_b].into_iter().filter_map(decode_facts).filter(|(sequence, _)| *sequence > 0);
-    let (facts_sequence, facts) = facts.max_by_key(|(sequence, _)| *sequence).unzip();
+    let mut salvaged = Salvaged::default();
+    // the newest or none: what an older one says may have been taken back
+    if let Some(newest) = [slot_a, slot_b].into_iter().filter_map(decode_facts).max_by_key(|slot| slot.sequence) {
+        (salvaged.facts_sequence, salvaged.blocks) = (newest.sequence, newest.blocks);
+        let older = read_blocks(file, path, newest.facts.stream, newest.blocks)?;
+        salvaged.facts = older.and_then(|older| newest.facts.behind(older));
+    }
     let evidence = evidence_area.chunks(EVIDENCE_SLOT_BYTES).enumerate().filter_map(|(slot, block)| {
         let (sequence, stream, evidence) = decode_evidence(block)?;
         Some(Spoken { sequence, slot, stream, evidence })
     });
-    Ok(Salvaged { facts, facts_sequence: facts_sequence.unwrap_or_default(), evidence: evidence.collect() })
+    salvaged.evidence = evidence.collect();
+    Ok(salvaged)
+}
+
+impl Facts {
+    /// These facts, with older openings in front of those that they have; `None` when they are out of order.
+    fn behind(self, mut older: Vec<Opening>) -> Option<Facts> {
+        older.extend_from_slice(self.history.openings());
+        Some(Facts { history: History::from_openings(older)?, ..self })
+    }
 }
 
 impl Salvaged {
@@ -124,8 +152,8 @@ pub(crate) fn lost(path: &Path, what: &str) -> Error {
     }
 }
 
-/// A slot of facts.
-pub(crate) fn encode_facts(sequence: u64, facts: &Facts) -> Vec<u8> {
+/// A slot of facts, whose older openings are in the first `blocks` blocks.
+pub(crate) fn encode_facts(sequence: u64, facts: &Facts, blocks: u32) -> Vec<u8> {
     let mut put = Put::default();
     put.bytes(&MAGIC).u16(VERSION).u8(facts.role as u8).u8(u8::from(facts.poisoned));
     put.u8(u8::from(facts.rebuilt)).bytes(&[0; 3]).u64(sequence);
@@ -135,15 +163,29 @@ pub(crate) fn encode_facts(sequence: u64, facts: &Facts) -> Vec<u8> {
     put.u64(facts.start.lsn.get()).u64(facts.start.chain.get()).u64(facts.start.time.as_nanos());
     put.u32(facts.start.epoch.term.0).u32(facts.start.epoch.run).u64(facts.start.run_id);
     put.u64(facts.cut.unwrap_or(Lsn::MAX).get()).u64(facts.checkpoint.get());
-    put.u32(facts.history.openings().len() as u32).u32(0);
-    for opening in facts.history.openings() {
-        put.u32(opening.epoch.term.0).u32(opening.epoch.run).u64(opening.term_id).u64(opening.run_id);
-        put.bytes(opening.node.as_bytes()).u64(opening.first.get()).u64(opening.chain_in.get());
-    }
+    let openings = facts.history.openings();
+    put.u32(openings.len() as u32).u32(blocks);
+    openings.iter().skip(blocks as usize * BLOCK_OPENINGS).for_each(|opening| put_opening(&mut put, opening));
     let fields = put.0;
     let mut slot = Put::default();
     slot.u32(crc32c(&fields)).u32(fields.len() as u32).bytes(&fields);
     slot.0
+}
+
+pub(super) fn put_opening(put: &mut Put, opening: &Opening) {
+    put.u32(opening.epoch.term.0).u32(opening.epoch.run).u64(opening.term_id).u64(opening.run_id);
+    put.bytes(opening.node.as_bytes()).u64(opening.first.get()).u64(opening.chain_in.get());
+}
+
+pub(super) fn take_opening(take: &mut Take<'_>) -> Option<Opening> {
+    Some(Opening {
+        epoch: Epoch { term: Term(take.u32()?), run: take.u32()? },
+        term_id: take.u64()?,
+        run_id: take.u64()?,
+        node: NodeId::from_bytes(take.array()?),
+        first: Lsn::new(take.u64()?),
+        chain_in: Chain::from_u64(take.u64()?),
+    })
 }
 
 /// The fields of a facts slot that is whole.
@@ -159,7 +201,7 @@ fn version_of(slot: &[u8]) -> Option<u16> {
     (take.array()? == MAGIC).then(|| take.u16())?
 }
 
-pub(crate) fn decode_facts(slot: &[u8]) -> Option<(u64, Facts)> {
+pub(crate) fn decode_facts(slot: &[u8]) -> Option<FactsSlot> {
     let mut take = Take(whole_fields(slot)?);
     if take.array()? != MAGIC || take.u16()? != VERSION {
         return None;
@@ -168,7 +210,7 @@ pub(crate) fn decode_facts(slot: &[u8]) -> Option<(u64, Facts)> {
     let poisoned = take.u8()? != 0;
     let rebuilt = take.u8()? != 0;
     take.bytes(3)?;
-    let sequence = take.u64()?;
+    let sequence = take.u64().filter(|&sequence| sequence > 0)?;
     let stream = StreamId::from_bytes(take.array()?);
     let node = NodeId::from_bytes(take.array()?);
     let geometry = Geometry::new(take.u32()?)?;
@@ -183,18 +225,11 @@ pub(crate) fn decode_facts(slot: &[u8]) -> Option<(u64, Facts)> {
     };
     let cut = Some(Lsn::new(take.u64()?)).filter(|&cut| cut != Lsn::MAX);
     let checkpoint = Lsn::new(take.u64()?);
-    let count = take.u32()?;
-    take.u32()?;
+    let (count, blocks) = (take.u32()?, take.u32()?);
+    let here = u64::from(count).checked_sub(u64::from(blocks) * BLOCK_OPENINGS as u64)?;
     let mut openings = Vec::new();
-    for _ in 0..count {
-        openings.push(Opening {
-            epoch: Epoch { term: Term(take.u32()?), run: take.u32()? },
-            term_id: take.u64()?,
-            run_id: take.u64()?,
-            node: NodeId::from_bytes(take.array()?),
-            first: Lsn::new(take.u64()?),
-            chain_in: Chain::from_u64(take.u64()?),
-        });
+    for _ in 0..here {
+        openings.push(take_opening(&mut take)?);
     }
     if !geometry.holds(start.lsn) {
         return None;
@@ -214,7 +249,7 @@ pub(crate) fn decode_facts(slot: &[u8]) -> Option<(u64, Facts)> {
         rebuilt,
         history,
     };
-    Some((sequence, facts))
+    Some(FactsSlot { sequence, facts, blocks })
 }
 
 /// A slot of evidence.

@@ -7,11 +7,15 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::chain::Chain;
-use crate::control::slots::{EVIDENCE_SLOT_BYTES, decode_evidence, decode_facts, encode_evidence, encode_facts};
+use crate::control::blocks::{BLOCK_BYTES, BLOCK_OPENINGS, decode_block, encode_block};
+use crate::control::slots::{
+    EVIDENCE_SLOT_BYTES, FactsSlot, decode_evidence, decode_facts, encode_evidence, encode_facts,
+};
 use crate::cursor::{Cursor, Draft, Fault, Next, Tip};
 use crate::entry::{Entry, EpochEntry, Kind, RawHeader, crc32c};
 use crate::epoch::{Epoch, Term};
 use crate::geometry::{Geometry, HEADER_BYTES, SEGMENT_HEADER_BYTES, entry_bytes};
+use crate::id::StreamId;
 use crate::lsn::Lsn;
 use crate::segment::{COPY_BYTES, CRC_AT, SECOND_COPY_AT, SegmentHeader};
 use crate::time::Time;
@@ -66,19 +70,44 @@ pub fn control_facts(bytes: &[u8]) -> usize {
 }
 
 fn check_facts(slot: &[u8]) -> usize {
-    let Some((sequence, facts)) = decode_facts(slot) else { return 0 };
+    let Some(FactsSlot { sequence, facts, blocks }) = decode_facts(slot) else { return 0 };
     let openings = facts.history.openings();
     assert!(facts.geometry.holds(facts.start.lsn), "the log begins behind every address");
     assert!(openings.len() <= slot.len() / OPENING_BYTES, "it took more memory than there are bytes");
     assert!(openings.windows(2).all(|pair| pair[0].epoch < pair[1].epoch && pair[0].first < pair[1].first));
-    let again = &encode_facts(sequence, &facts)[8..];
+    let mut again = encode_facts(sequence, &facts, 0).split_off(8);
+    // what the blocks hold is counted too
+    let count = openings.len() as u32 + blocks * BLOCK_OPENINGS as u32;
+    again[136..140].copy_from_slice(&count.to_le_bytes());
+    again[140..144].copy_from_slice(&blocks.to_le_bytes());
     let mut fields = slot[8..8 + again.len()].to_vec(); // what follows is a later writer's
     for flag in [11, 12] {
         fields[flag] = u8::from(fields[flag] != 0);
     }
     fields[13..16].fill(0);
-    fields[140..144].fill(0);
     assert!(again == fields, "it says what the slot doesn't: {facts:?}");
+    1
+}
+
+/// A block of older openings in a control file, as what it says it is.
+pub fn control_block(bytes: &[u8]) -> usize {
+    let mut sealed = fitted(bytes, BLOCK_BYTES);
+    seal(&mut sealed, BLOCK_BYTES - 4);
+    check_block(&sealed);
+    check_block(bytes)
+}
+
+fn check_block(block: &[u8]) -> usize {
+    let (Some(number), Some(stream)) = (block.get(12..16), block.get(16..32)) else { return 0 };
+    let number = u32::from_le_bytes(number.try_into().unwrap_or_default());
+    let stream = StreamId::from_bytes(stream.try_into().unwrap_or_default());
+    let Some(openings) = decode_block(number, stream, block) else { return 0 };
+    let again = encode_block(number, stream, &openings);
+    assert_eq!(again.len(), BLOCK_BYTES);
+    assert_eq!(decode_block(number, stream, &again), Some(openings.clone()));
+    assert_eq!(decode_block(number ^ 1, stream, block), None, "it is another block");
+    let fields = 32 + BLOCK_OPENINGS * OPENING_BYTES;
+    assert!(again[..fields] == block[..fields], "it says what the block doesn't: {openings:?}");
     1
 }
 

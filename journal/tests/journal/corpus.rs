@@ -18,14 +18,18 @@ const MUTATIONS: u64 = 3000;
 const CORPUS_BYTES_MAX: usize = 200 << 10;
 const CONTROL_SLOT_B: usize = 256 << 10;
 const CONTROL_EVIDENCE: usize = 512 << 10;
+const CONTROL_BLOCKS: usize = CONTROL_EVIDENCE + 2 * 4096;
+/// So many that the oldest are in blocks.
+const RUNS: u8 = 200;
 
 type Property = fn(&[u8]) -> usize;
 
-const TARGETS: [(&str, Property); 5] = [
+const TARGETS: [(&str, Property); 6] = [
     ("segment_header", readers::segment_header),
     ("entries", readers::entries),
     ("epoch_entry", readers::epoch_entry),
     ("control_facts", readers::control_facts),
+    ("control_block", readers::control_block),
     ("control_evidence", readers::control_evidence),
 ];
 
@@ -116,12 +120,16 @@ fn interesting(random: &mut Random) -> u64 {
     near[random.below(near.len() as u64) as usize].wrapping_add(random.below(5)).wrapping_sub(2)
 }
 
-/// What a journal with two runs, every kind of entry, a fragmented record and a remembered peer has on disk.
+/// What a journal with many runs, every kind of entry, a fragmented record and a remembered peer has on disk.
 fn written() -> Vec<(&'static str, Vec<u8>)> {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::create(dir.path(), StreamId::random(), NodeId::random(), Role::Primary, small()).unwrap();
-    for run in 0..2u8 {
+    for run in 0..RUNS {
         start_run(&journal);
+        if run > 1 {
+            journal.begin_run().unwrap();
+            continue;
+        }
         journal.append(Item { producer: Some((7, u64::from(run))), ..Item::record(&[b"a record"]) }).unwrap();
         journal.append(Item { flags: Flags::UNTERMINATED, volume: 3, ..Item::record(&[]) }).unwrap();
         journal.append(Item { kind: Kind::Mark, ..Item::record(&[b"a mark"]) }).unwrap();
@@ -138,6 +146,8 @@ fn written() -> Vec<(&'static str, Vec<u8>)> {
     let length = u32::from_le_bytes(*facts[4..].first_chunk().unwrap()) as usize;
     let mut found = vec![
         ("control_facts", facts[..8 + length].to_vec()),
+        ("control_block", control[CONTROL_BLOCKS..][..4096].to_vec()),
+        ("control_block", control[CONTROL_BLOCKS + 3 * 4096..][..4096].to_vec()),
         ("control_evidence", control[CONTROL_EVIDENCE..][..4096].to_vec()),
         ("control_evidence", control[CONTROL_EVIDENCE + 4096..][..4096].to_vec()),
     ];

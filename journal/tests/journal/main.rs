@@ -16,6 +16,7 @@ mod power;
 mod rebuild;
 mod rebuild_power;
 mod repair;
+mod runs;
 mod script;
 mod scripts;
 mod scrub;

@@ -43,6 +43,8 @@ pub(crate) enum Op {
     Extend(usize),
     OpenRun,
     BeginRun,
+    /// Opens and begins that many runs.
+    Runs(u32),
     Promote(u32),
     SetRole(Role),
     See(u32),
@@ -270,6 +272,10 @@ impl Scene {
             Op::OpenRun => self.open_run(None),
             Op::Promote(term) => self.open_run(Some(term)),
             Op::BeginRun => Ok(self.journal().begin_run().map(drop)?),
+            Op::Runs(count) => (0..count).try_for_each(|_| {
+                self.perform(Op::OpenRun)?;
+                self.perform(Op::BeginRun)
+            }),
             Op::SetRole(role) => {
                 self.twin.role.may_be(role);
                 self.journal().set_role(role)?;

@@ -90,3 +90,14 @@ pub(crate) const RECEIVING: &[Script] = &[
     ),
     ("fenced and promoted", Role::Primary, &[OpenRun, Durable(9), Append(9), Fence(4), Reopen, Promote(5), Durable(9)]),
 ];
+
+/// Of a journal that was started very often: its slots can't take the next run. Not among the others, because each of
+/// these runs makes calls: the power goes behind them.
+pub(crate) const RESTARTED: &[Script] = &[
+    (
+        "more runs than the slots take",
+        Role::Primary,
+        &[Runs(127), OpenRun, Durable(9), OpenRun, Append(8), OpenRun, Durable(8), Reopen],
+    ),
+    ("cut back behind all of them", Role::Primary, &[Runs(140), Append(9), CutAll, OpenRun, Durable(9), Reopen]),
+];
