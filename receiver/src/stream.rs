@@ -18,7 +18,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use journal::{Error, Holder, Journal, Lsn, NodeId, Role, TermSeen, Time};
-use wire::{Announce, Greeting, Message, Mode, NodeInfo, PROTOCOL, Place, Repeats};
+use wire::{Announce, GREETING_OPENINGS_MAX, Greeting, Message, Mode, NodeInfo, PROTOCOL, Place, Repeats};
 
 use crate::feed::Feed;
 use crate::intake::{Found, Intake, IntakeOptions, Log, Notice};
@@ -348,7 +348,7 @@ impl ReceiverStream {
             mode: Mode::Async,
             term: self.journal.term_seen(),
             opened: false,
-            history,
+            history: history.newest(GREETING_OPENINGS_MAX),
             start: self.journal.start(),
             end: Place { lsn: tip.lsn, chain: tip.chain },
             durable: self.journal.board().durable(),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use journal::{Item, Journal, Reason, RunOpening};
 use node::control::{Level, Until};
 use node::{FirstRole, PeerOptions, State, StreamOptions};
 
@@ -34,6 +35,45 @@ fn what_the_primary_lost_is_taken_back_before_it_opens() {
     assert_eq!((acked.term, acked.run), (1, 3), "the lost run is known again");
     assert_eq!(a.records(), ["one", "two", "three", "four"]);
     assert_eq!(a.records(), b.records());
+}
+
+/// A peer was away while its primary was restarted every hour for more than two years: a greeting doesn't name that many
+/// runs, and the chain says where the peer is.
+#[test]
+fn a_peer_that_missed_more_runs_than_a_greeting_names_catches_up() {
+    // every run costs syncs; there they cost nothing
+    let memory = Path::new("/dev/shm");
+    let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.expect("a folder");
+    let mut b = receiver(dir.path(), "b", None);
+    let b_running = start(b.clone());
+    b.listen = Some(b_running.address());
+    let options = primary(dir.path(), "a", [b_running.peer()]);
+    let a = start(options.clone());
+    let first = a.append(Level::PeerDurable, LONG, &["first"]).expect("acknowledged");
+    a.stop();
+    b_running.stop();
+    let folder = dir.path().join("a/streams").join(STREAM).join("journal");
+    let journal = Journal::open(&folder, journal::Options::default()).expect("opens");
+    let runs = wire::GREETING_OPENINGS_MAX + 1_000;
+    for _ in 0..runs {
+        let opening = RunOpening { promote: None, reason: Reason::Started, policy: b"{}".to_vec() };
+        journal.open_run(opening).expect("a run");
+        journal.append(Item::record(&[b"again"])).expect("appended");
+    }
+    journal.close().expect("closed");
+    let b = start(b);
+    let a = start(options);
+    let last = a.append(Level::PeerDurable, LONG, &["last"]).expect("acknowledged");
+    assert_eq!(last.run as usize, first.run as usize + runs + 1);
+    let records = b.records();
+    assert_eq!((records.len(), records[0].as_str(), records[runs + 1].as_str()), (runs + 2, "first", "last"));
+    // both sides have met, and from now on name nearly the same runs
+    a.stop();
+    let a = start(primary(dir.path(), "a", [b.peer()]));
+    a.append(Level::PeerDurable, LONG, &["met"]).expect("acknowledged");
+    assert_eq!(b.records().len(), runs + 3);
+    let branches = dir.path().join("b/streams").join(STREAM).join("journal/branches");
+    assert!(!branches.exists(), "nothing was cut");
 }
 
 /// The asynchronous third node is ahead of the promoted one: it cuts what nobody acknowledged with it, and follows.

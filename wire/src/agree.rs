@@ -6,6 +6,7 @@
 //! ```
 //! Histories are compared by openings: an epoch with equal ids has one writer, so its bytes are equal as far as both
 //! logs go. What openings can't prove, the two sides prove with chains afterwards ([`Agreement`] says who checks what).
+//! A greeting leaves out the oldest openings of a very long history: no tail is cut for want of them.
 
 use journal::{History, Lsn, LsnRange, Opening};
 
@@ -110,8 +111,38 @@ fn common_point(primary: &Greeting, receiver: &Greeting) -> Result<Lsn, Refusal>
         let at = ours.first.min(theirs.first);
         return Err(Refusal::Diverged { at, primary: Some(ours.chain_in), receiver: Some(theirs.chain_in) });
     }
+    if shared.is_none()
+        && let (Some(ours), Some(theirs)) = (oldest(primary), oldest(receiver))
+        && !(begins(ours) && begins(theirs))
+    {
+        return unseen(primary, receiver, ours, theirs);
+    }
     let shared = shared.map(|(ours, _)| ours);
     Ok(end_in(primary, shared).min(end_in(receiver, shared)))
+}
+
+/// No epoch in common among those that are told, and there are older ones. One log may all the same be the beginning of
+/// the other; whether it is, the chain at its end proves: the side that has the longer one looks there.
+fn unseen(primary: &Greeting, receiver: &Greeting, ours: &Opening, theirs: &Opening) -> Result<Lsn, Refusal> {
+    let ends_below = |shorter: &Greeting, oldest: &Opening| {
+        shorter.history.last().is_some_and(|last| last.epoch < oldest.epoch) && shorter.end.lsn <= oldest.first
+    };
+    if ends_below(receiver, ours) {
+        return Ok(receiver.end.lsn);
+    }
+    if ends_below(primary, theirs) && !primary.opened {
+        return Ok(primary.end.lsn);
+    }
+    Err(Refusal::Diverged { at: ours.first.min(theirs.first), primary: None, receiver: None })
+}
+
+fn oldest(greeting: &Greeting) -> Option<&Opening> {
+    greeting.history.openings().first()
+}
+
+/// True of the opening that a log begins with.
+fn begins(opening: &Opening) -> bool {
+    opening.first == Lsn::ZERO
 }
 
 /// Where the part of a log ends that belongs to `shared` and the epochs before it.

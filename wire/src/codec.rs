@@ -7,14 +7,11 @@ use journal::{Epoch, History, LsnRange, Opening, Term};
 
 use crate::error::{Error, Result};
 use crate::fields::{Put, Take};
-use crate::frame::{GREETING_BYTES_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX, Type};
+use crate::frame::{GREETING_OPENINGS_MAX, NAME_BYTES_MAX, OPENING_BYTES, TEXT_BYTES_MAX, Type};
 use crate::message::{
     Ack, Agreement, Alive, Announce, BatchOffer, DepotHello, DepotState, Greeting, Message, Mode, NodeInfo, PROTOCOL,
     Ready, Refusal, Start,
 };
-
-/// Bytes of one opening in a greeting.
-pub(crate) const OPENING_BYTES: usize = 56;
 
 type Field<T> = std::result::Result<T, &'static str>;
 
@@ -160,10 +157,10 @@ fn check_sizes(message: &Message) -> Result<()> {
     let kind = Type::of(message);
     match message {
         Message::Greeting(greeting) => {
-            // everything but the history stays far below 1 KiB
-            let bytes = 1024 + greeting.history.openings().len() * OPENING_BYTES;
-            if bytes > GREETING_BYTES_MAX {
-                return Err(Error::TooLong { kind: kind.name(), bytes: bytes as u64, bytes_max: GREETING_BYTES_MAX });
+            let openings = greeting.history.openings().len();
+            if openings > GREETING_OPENINGS_MAX {
+                let (bytes, bytes_max) = ((openings * OPENING_BYTES) as u64, GREETING_OPENINGS_MAX * OPENING_BYTES);
+                return Err(Error::TooLong { kind: kind.name(), bytes, bytes_max });
             }
             name(kind, &greeting.stream_name).and_then(|()| name(kind, &greeting.node.name))
         }

@@ -24,8 +24,15 @@ pub(crate) const ENTRIES_FIXED_BYTES: usize = 16;
 /// Offset in front of the bytes of a batch.
 pub(crate) const PART_FIXED_BYTES: usize = 8;
 
-/// Largest greeting: room for the history of some 18,000 runs.
+/// Largest greeting. It is read before the other side is known.
 pub const GREETING_BYTES_MAX: usize = 1 << 20;
+/// Most openings in a greeting, the newest ones: more than two years of hourly restarts. Older ones would only say where
+/// two logs parted that long ago.
+pub const GREETING_OPENINGS_MAX: usize = (GREETING_BYTES_MAX - GREETING_FIXED_BYTES) / OPENING_BYTES;
+/// More than everything else in a greeting.
+const GREETING_FIXED_BYTES: usize = 1 << 10;
+/// Bytes of an opening.
+pub(crate) const OPENING_BYTES: usize = 56;
 /// Largest other message without bytes of a log or batch in it.
 pub const CONTROL_BYTES_MAX: usize = 4 << 10;
 /// Most log bytes in one `Entries`: 2 MiB, and the one entry that may begin below that.

@@ -70,7 +70,7 @@ pub struct Greeting {
     pub term: TermSeen,
     /// Primary: it has opened a run since its start (so its log may have diverged). Receiver: false.
     pub opened: bool,
-    /// Every epoch in the sender's log.
+    /// The epochs in the sender's log: the newest [`crate::GREETING_OPENINGS_MAX`], if there are more.
     pub history: History,
     /// The lowest LSN that the sender still keeps.
     pub start: Lsn,

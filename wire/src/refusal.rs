@@ -4,6 +4,7 @@ use std::fmt;
 
 use journal::{Chain, Class, TermSeen};
 
+use crate::frame::GREETING_OPENINGS_MAX;
 use crate::message::Refusal;
 
 impl Refusal {
@@ -66,9 +67,13 @@ impl fmt::Display for Refusal {
                 f,
                 "both sides are node {node}: a data folder was copied, or the node was told to send to itself. Start the other side with an empty data folder"
             ),
+            Refusal::Diverged { at: _, primary: None, receiver: None } => write!(
+                f,
+                "the runs that the primary and the receiver name (the newest {GREETING_OPENINGS_MAX} at most) have none in common: their logs parted before these, and nobody can say where. To follow this primary all the same, move the stream's folder on the receiver away and start it again: it copies everything"
+            ),
             Refusal::Diverged { at, primary, receiver } => write!(
                 f,
-                "the logs differ at LSN {at} although their histories agree: chain {} on the primary, {} on the receiver. One of them is damaged: run towline verify on both",
+                "the logs differ at LSN {at} although their histories agree: chain {} on the primary, {} on the receiver. One of them is damaged (run towline verify on both), or they parted more than {GREETING_OPENINGS_MAX} runs ago (then move the stream's folder on the receiver away: it copies everything)",
                 Link(primary),
                 Link(receiver)
             ),

@@ -11,7 +11,7 @@ use journal::{Cursor, End, Flags, Item, Journal, Kind, Lsn, LsnRange, StreamId, 
 use tokio::sync::futures::OwnedNotified;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use wire::{Alarm, Frame, Greeting, Message, Mode, PROTOCOL, Place, Repeats};
+use wire::{Alarm, Frame, GREETING_OPENINGS_MAX, Greeting, Message, Mode, PROTOCOL, Place, Repeats};
 
 use super::conn::{Conn, Found, Up};
 use super::status::LinkTrouble;
@@ -375,7 +375,7 @@ impl Shared {
             mode: Mode::Async, // the peer's core fills it in
             term: journal.term_seen(),
             opened,
-            history,
+            history: history.newest(GREETING_OPENINGS_MAX),
             start: journal.start(),
             end: Place { lsn: tip.lsn, chain: tip.chain },
             durable: journal.board().durable(),

@@ -165,6 +165,42 @@ fn what_is_no_longer_kept() {
     assert_eq!(meet(&primary, &receiver), Agreement::Refused(pruned));
 }
 
+/// Of very long histories greetings tell the newest part: here two or three runs.
+#[test]
+fn histories_that_are_not_told_whole() {
+    let told = |node: &Node, count: usize| {
+        let greeting = node.greeting();
+        Greeting { history: greeting.history.newest(count), ..greeting }
+    };
+    let many = |from: u32, to: u32| -> Vec<Vec<Cell>> { (from..=to).map(|number| run(1, number, 2)).collect() };
+    let long = Node { opened: true, ..node(1, &many(1, 20)) };
+    let behind = node(2, &many(1, 7));
+    let place = |node: &Node| node.place(node.log.len());
+    assert_eq!(agree(&told(&long, 3), &told(&behind, 2)), Agreement::Stream { from: place(&behind) });
+    let base = Agreement::Base { receiver_end: lsn(14), primary_start: lsn(15) };
+    assert_eq!(agree(&told(&Node { start: 15, ..long.clone() }, 3), &told(&behind, 2)), base);
+
+    // where they parted is older than what is told: the receiver's tail is not cut, and the own chain there refuses it
+    let parted = node(2, &[many(1, 3), vec![run(1, 5, 3)]].concat());
+    assert_eq!(agree(&told(&long, 3), &told(&parted, 2)), Agreement::Stream { from: place(&parted) });
+    assert_ne!(long.place(parted.log.len()), place(&parted), "which the primary can't prove");
+    let longer = node(2, &many(1, 19));
+    let other = Node { opened: true, ..node(1, &[many(1, 9), many(20, 24)].concat()) };
+    let refused =
+        |agreement| matches!(agreement, Agreement::Refused(Refusal::Diverged { primary: None, receiver: None, .. }));
+    assert!(refused(agree(&told(&other, 2), &told(&longer, 3))));
+
+    // the primary lost more runs than its peer names
+    let lost = node(1, &many(1, 7));
+    let ahead = node(2, &many(1, 20));
+    let back = Agreement::TakeBack { from: place(&lost), to: lsn(40) };
+    assert_eq!(agree(&told(&lost, 3), &told(&ahead, 3)), back);
+    // also when it tells all that it has; nothing of the peer's is cut to the beginning
+    assert_eq!(agree(&told(&lost, 30), &told(&ahead, 3)), back);
+    let opened = Node { opened: true, ..lost };
+    assert!(refused(agree(&told(&opened, 30), &told(&ahead, 3))));
+}
+
 #[test]
 fn who_is_refused() {
     let primary = node(1, &[run(1, 1, 5)]).greeting();
@@ -384,6 +420,48 @@ proptest! {
         if receiver.term.term > primary.term.term {
             let fenced = matches!(agreement, Agreement::Refused(Refusal::Fenced { .. }));
             prop_assert!(fenced, "{:?}", agreement);
+        }
+    }
+
+    /// Greetings that leave out the oldest epochs lead to the same answer, or to one that changes nothing: the chain at
+    /// the place where they would go on refuses it.
+    #[test]
+    fn what_is_left_out_cuts_nothing(
+        events in prop::collection::vec(event(), 0..60),
+        swapped: bool,
+        told in prop::array::uniform2(1..5usize),
+    ) {
+        let mut world = World::new();
+        for event in &events {
+            world.apply(event);
+        }
+        let [mut primary, mut receiver] = world.nodes;
+        if swapped {
+            std::mem::swap(&mut primary, &mut receiver);
+        }
+        let whole = meet(&primary, &receiver);
+        let mut greetings = [primary.greeting(), receiver.greeting()];
+        for (greeting, told) in greetings.iter_mut().zip(told) {
+            greeting.history = greeting.history.newest(told);
+        }
+        let agreement = agree(&greetings[0], &greetings[1]);
+        if agreement == whole {
+            return Ok(());
+        }
+        match &agreement {
+            Agreement::Stream { from } => {
+                let ends = from.lsn.get() as usize / 8;
+                prop_assert!(primary.place(ends).chain != from.chain, "told less, it streams: {:?}", whole);
+            }
+            Agreement::TakeBack { from, .. } => {
+                let ends = from.lsn.get() as usize / 8;
+                prop_assert!(receiver.place(ends).chain != from.chain, "told less, it takes back: {:?}", whole);
+            }
+            Agreement::Base { .. } | Agreement::Refused(_) => {
+                let parted = shared(&primary, &receiver) < primary.log.len().min(receiver.log.len());
+                prop_assert!(parted || primary.opened, "{:?} instead of {:?}", agreement, whole);
+            }
+            Agreement::Cut { .. } => prop_assert!(false, "{:?} instead of {:?}", agreement, whole),
         }
     }
 
