@@ -18,14 +18,16 @@ pub(crate) fn newest_policy(journal: &Journal) -> Option<Policy> {
 pub(super) fn went_alone(journal: &Journal) -> bool {
     let history = journal.history();
     let term = history.term_seen().term;
-    let Some(first) = history.openings().iter().find(|opening| opening.epoch.term == term) else { return false };
+    let (older, own) = history.openings().split_at(history.openings().partition_point(|run| run.epoch.term < term));
+    let Some(first) = own.first() else { return false };
     let Some(entry) = entry_of(journal, first) else { return false };
     let nobody = Policy::decode(&entry.policy).is_ok_and(|policy| policy.required() == 0);
     let promised = |opening: &Opening| {
         let policy = entry_of(journal, opening).and_then(|entry| Policy::decode(&entry.policy).ok());
         policy.is_some_and(|policy| policy.required() > 0)
     };
-    entry.reason == Reason::Promoted && nobody && history.openings().iter().any(promised)
+    // each look reads an entry, and there may be thousands: the last runs before it are the likeliest
+    entry.reason == Reason::Promoted && nobody && older.iter().rev().chain(own).any(promised)
 }
 
 /// The peers that the stream's own policy names: whoever starts a primary and says nothing of peers must not get past
