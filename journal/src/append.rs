@@ -8,6 +8,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::class::Class;
 use crate::commit::Durable;
 use crate::cursor::{Draft, Tip};
 use crate::entry::{EpochEntry, Flags, Kind, POLICY_BYTES_MAX, Reason, crc32c};
@@ -232,7 +233,7 @@ impl Journal {
 
     /// Waits until `lsn` reaches `level`, syncing for itself and for others if nobody else does. Blocking.
     ///
-    /// After `Unknown` the record may still get there: ask again with the same LSN.
+    /// After `Unknown`, or a failure of class `Full`, the record may still get there: ask again with the same LSN.
     pub fn wait(&self, level: Level, lsn: Lsn, deadline: Option<Instant>) -> std::result::Result<(), WaitError> {
         use crate::board::Turn;
         if level == Level::Written
@@ -262,7 +263,12 @@ impl Journal {
     fn wait_error(&self, error: &Error) -> WaitError {
         match self.board().end_reached() {
             Some(end) => end.wait_error(),
-            None => WaitError::Failed(error.to_string()),
+            None if error.class() == Class::Full => {
+                let why =
+                    format!("{error}. What was waited for has its place, and may still get there: ask again by LSN");
+                WaitError::Failed { class: Class::Full, why }
+            }
+            None => WaitError::Failed { class: error.class(), why: error.to_string() },
         }
     }
 
@@ -368,7 +374,7 @@ impl Ticket {
     }
 
     /// For async code: resolves when the record reaches `level`. Starts the flush thread if there is none: a task has no
-    /// thread to sync with. Cancel-safe.
+    /// thread to sync with. Where there is no space, it tries again until there is. Cancel-safe.
     pub async fn level(&self, level: Level) -> std::result::Result<Ack, WaitError> {
         self.journal.spawn_flusher().map_err(|error| self.journal.wait_error(&error))?;
         std::future::poll_fn(|cx| self.journal.board().poll_reached(level, self.lsn, cx)).await?;

@@ -49,9 +49,14 @@ pub enum WaitError {
         /// The higher term.
         by: Term,
     },
-    /// A sync or a write failed for good.
-    #[error("{0}")]
-    Failed(String),
+    /// A write or a sync failed: for good, but for one of class `Full`, which is tried again.
+    #[error("{why}")]
+    Failed {
+        /// Who must act.
+        class: Class,
+        /// What failed.
+        why: String,
+    },
     /// The journal was closed.
     #[error("the journal was closed before the level was reached")]
     Closed,
@@ -63,7 +68,7 @@ impl WaitError {
         match self {
             WaitError::Unknown { .. } | WaitError::Closed => Class::Unknown,
             WaitError::Fenced { .. } => Class::Fenced,
-            WaitError::Failed(_) => Class::Io,
+            WaitError::Failed { class, .. } => *class,
         }
     }
 }
@@ -83,7 +88,7 @@ impl End {
     pub(crate) fn wait_error(&self) -> WaitError {
         match self {
             End::Fenced(by) => WaitError::Fenced { by: *by },
-            End::Failed(why) => WaitError::Failed(why.clone()),
+            End::Failed(why) => WaitError::Failed { class: Class::Io, why: why.clone() },
             End::Closed => WaitError::Closed,
         }
     }

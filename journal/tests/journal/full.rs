@@ -4,10 +4,12 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use journal::{Class, Item, Journal, NodeId, Options, Role, StreamId, Term, TermSeen};
+use journal::{Class, Item, Journal, Level, NodeId, Options, Role, StreamId, Term, TermSeen};
 
 use crate::lifecycle::{create, offline_records, records, small, start_run};
+use crate::script::{Op, Scene};
 
 /// A small ext4 in a file, mounted; gone when dropped.
 struct Disk {
@@ -60,6 +62,26 @@ impl Drop for Disk {
     fn drop(&mut self) {
         // lazily: a journal that a failed test left behind still has files open there
         let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+/// Room is reserved before anything is staged, but a file system may still want space for a write or a name.
+#[test]
+fn a_waiter_without_space_is_told_that_and_may_ask_again() {
+    for errno in [28, 122] {
+        let mut scene = Scene::new(Role::Primary);
+        scene.act(Op::OpenRun).unwrap();
+        scene.act(Op::Durable(100)).unwrap();
+        let ticket = scene.journal().append(Item::record(&[b"staged"])).unwrap();
+        scene.disk.fail_calls(scene.disk.calls()..u64::MAX, errno);
+        for level in [Level::Written, Level::Durable] {
+            let error = ticket.wait(level, Duration::from_secs(60)).unwrap_err();
+            assert_eq!(error.class(), Class::Full, "{error}");
+            assert!(error.to_string().contains("ask again"), "{error}");
+        }
+        assert!(scene.ended().is_none());
+        scene.disk.fail_calls(0..0, errno);
+        ticket.durable().unwrap();
     }
 }
 
