@@ -322,6 +322,21 @@ impl Board {
         self.wake_next_leader(&mut inner);
     }
 
+    /// The flush thread could not sync: a thread that waits tries for itself, and is told why not. Tasks wait until the
+    /// flush thread can.
+    pub(crate) fn hand_to_thread(&self) {
+        let inner = self.lock();
+        let durable = self.durable();
+        let needs_sync = |waiter: &&Waiter| waiter.level > Level::Written && waiter.lsn > durable;
+        let thread = inner.waiters.iter().filter(needs_sync).find_map(|waiter| match &waiter.who {
+            Who::Thread(thread, _) => Some(thread),
+            Who::Task(_) => None,
+        });
+        if let Some(thread) = thread {
+            thread.unpark();
+        }
+    }
+
     fn wake_next_leader(&self, inner: &mut Inner) {
         let durable = self.durable();
         let next = inner.waiters.iter().find(|waiter| waiter.level > Level::Written && waiter.lsn > durable);

@@ -77,6 +77,7 @@ fn flush_until_end(shared: &Weak<Shared>, board: &Board) {
         {
             // no space: what is staged stays staged and is tried again
             tracing::warn!(%error, "flush");
+            board.hand_to_thread();
             thread::sleep(IDLE);
         }
         (looked, staged_then) = (now(), board.staged());

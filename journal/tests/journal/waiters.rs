@@ -41,6 +41,9 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Half of the threads wait for themselves, the others leave syncing to the flush thread. Returns what was acknowledged.
+///
+/// Where there is no space, whoever waits for himself is told so; the flush thread tries again for the others, so space
+/// comes back only when nobody else is left.
 fn append_and_wait(scene: &Scene, errno: i32) -> BTreeSet<Vec<u8>> {
     let (answers, answered) = channel();
     let begun = Instant::now();
@@ -56,24 +59,25 @@ fn append_and_wait(scene: &Scene, errno: i32) -> BTreeSet<Vec<u8>> {
                     let ack = if is_blocking { ticket.durable() } else { block_on(ticket.level(Level::Durable)) };
                     ack.map(|_| said).map_err(|error| (error.class(), error.to_string()))
                 });
-                answers.send(answer).unwrap();
+                answers.send((is_blocking, answer)).unwrap();
             }
         });
     }
     let mut acknowledged = BTreeSet::new();
+    let mut blocking_left = THREADS * RECORDS / 2;
     for count in 0..THREADS * RECORDS {
-        let answer = loop {
+        let (is_blocking, answer) = loop {
             match answered.recv_timeout(LOOK) {
                 Ok(answer) => break answer,
                 Err(RecvTimeoutError::Disconnected) => panic!("a waiter panicked, {count} were answered"),
-                // where nothing ended the stream, the flush thread tries again until there is space
-                Err(RecvTimeoutError::Timeout) if scene.ended().is_none() && scene.disk.failed().len() >= 3 => {
+                Err(RecvTimeoutError::Timeout) if scene.ended().is_none() && blocking_left == 0 => {
                     scene.disk.fail_calls(0..0, errno);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
             assert!(begun.elapsed() < HANGS, "somebody waits for ever, {count} were answered");
         };
+        blocking_left -= u64::from(is_blocking);
         match answer {
             Ok(said) => drop(acknowledged.insert(said)),
             Err((class, text)) => assert!(matches!(class, Class::Io | Class::Full), "{class:?} {text}"),
