@@ -125,7 +125,7 @@ impl Journal {
         let Facts { stream, node, geometry, start, .. } = control.facts;
         let segments_end = segments.last().map(|segment| segment.end()).unwrap_or(geometry.segment_of(start.lsn));
         let storage = Arc::clone(&options.host.storage);
-        let space = Space::open(storage, dir, geometry, options.budget_bytes, segments_end, segments.len())?;
+        let space = Space::open(storage, dir, geometry, options.budget_bytes, segments_end)?;
         let board = Arc::new(Board::default());
         board.reset(tip.lsn, control.evidence.committed);
         let shared = Shared {

@@ -67,7 +67,11 @@ impl Journal {
             if self.space().reserved_to() < to {
                 let bulk = self.is_bulk(&mut maker);
                 let before = self.oldest_segment();
-                let made = self.make_spare(&mut maker, bulk);
+                let made = match self.make_spare(&mut maker, bulk) {
+                    // somebody may have removed a branch or a damaged segment
+                    Err(Error::Budget { .. }) if self.space().count(self.dir())? => continue,
+                    made => made,
+                };
                 self.or_prune(before, made)?;
             }
         }

@@ -1,9 +1,10 @@
 //! Segment files before and after their life: the pool of spares, and the budget over everything in the folder. What is
 //! pruned is recycled: a file that was written in full once costs a durable append no file-system metadata.
 
-use std::collections::VecDeque;
-use std::fs;
+use std::collections::{BTreeSet, VecDeque};
+use std::fs::{self, DirEntry};
 use std::io;
+use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::cut::BRANCHES;
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::lsn::Lsn;
-use crate::recovery::segment_paths;
+use crate::repair::DAMAGED;
 use crate::segment::file_bytes;
 use crate::storage::{Storage, StorageFile};
 
@@ -36,7 +37,7 @@ pub(crate) struct Space {
     spares: VecDeque<Spare>,
     /// The log has room up to here: end of the last segment, and the spares behind it.
     reserved_to: Lsn,
-    /// Bytes that the folder takes: segments, spares and branches.
+    /// Bytes that the folder takes: segments, spares, branches and damaged segments.
     used_bytes: u64,
     next_number: u64,
 }
@@ -56,7 +57,6 @@ impl Space {
         geometry: Geometry,
         budget_bytes: u64,
         segments_end: Lsn,
-        segments_count: usize,
     ) -> Result<Space> {
         let mut space = Space {
             pool: Space::create_pool(&*storage, dir)?,
@@ -65,7 +65,7 @@ impl Space {
             budget_bytes,
             spares: VecDeque::new(),
             reserved_to: segments_end,
-            used_bytes: file_bytes(geometry) * segments_count as u64,
+            used_bytes: 0,
             next_number: 0,
         };
         for entry in fs::read_dir(&space.pool).map_err(Error::io("list", &space.pool))? {
@@ -77,28 +77,37 @@ impl Space {
                 Some(number) if bytes == file_bytes(geometry) => {
                     space.next_number = space.next_number.max(number + 1);
                     let file = space.storage.open(&path).map_err(Error::io("open", &path))?;
-                    space.count_file();
                     space.keep(Spare { path, file });
                 }
                 _ => space.storage.remove(&path).map_err(Error::io("remove", &path))?,
             }
         }
-        space.count_branches(dir)?;
+        space.count(dir)?;
         Ok(space)
     }
 
-    /// Cut tails take room until somebody removes them.
-    fn count_branches(&mut self, dir: &Path) -> Result<()> {
+    /// Counts the files that are there. Cut tails and damaged segments take room until somebody removes them, which may be
+    /// at any time. True when there is room for one file more.
+    ///
+    /// Nobody may be making a spare. A file that gets another name meanwhile is seen under one of them: the folders are
+    /// listed in the order in which files go through them.
+    pub(crate) fn count(&mut self, dir: &Path) -> Result<bool> {
         let branches = dir.join(BRANCHES);
-        if !branches.is_dir() {
-            return Ok(());
+        let mut files = BTreeSet::new();
+        let mut folders = vec![self.pool.clone(), dir.to_owned()];
+        folders.extend(listed(&branches)?.iter().map(DirEntry::path));
+        folders.push(dir.join(DAMAGED));
+        for folder in folders {
+            let held = listed(&folder)?;
+            let is_segment = |file: &&DirEntry| folder == self.pool || file.path().extension() == Some("seg".as_ref());
+            files.extend(held.iter().filter(is_segment).map(DirEntry::ino));
         }
-        for branch in fs::read_dir(&branches).map_err(Error::io("list", &branches))? {
-            let branch = branch.map_err(Error::io("list", &branches))?.path();
-            let files = if branch.is_dir() { segment_paths(&branch)? } else { Vec::new() };
-            files.iter().for_each(|_| self.count_file());
-        }
-        Ok(())
+        self.used_bytes = files.len() as u64 * file_bytes(self.geometry);
+        Ok(self.has_room())
+    }
+
+    fn has_room(&self) -> bool {
+        self.used_bytes.saturating_add(file_bytes(self.geometry)) <= self.budget_bytes
     }
 
     /// The log has room up to here.
@@ -108,12 +117,11 @@ impl Space {
 
     /// Counts one more file and names it while it is made; [`Space::keep`] or [`Space::forget`] follows.
     pub(crate) fn begin(&mut self) -> Result<PathBuf> {
-        let bytes = file_bytes(self.geometry);
-        if self.used_bytes.saturating_add(bytes) > self.budget_bytes {
+        if !self.has_room() {
             let (path, budget_bytes) = (self.pool.clone(), self.budget_bytes);
             return Err(Error::Budget { path, budget_bytes, why: String::new() });
         }
-        self.used_bytes += bytes;
+        self.count_file();
         Ok(self.next_path("new"))
     }
 
@@ -172,5 +180,15 @@ impl Space {
     fn next_path(&mut self, prefix: &str) -> PathBuf {
         self.next_number += 1;
         self.pool.join(format!("{prefix}-{}", self.next_number))
+    }
+}
+
+/// What a folder holds; nothing when it isn't there, or isn't one.
+fn listed(folder: &Path) -> Result<Vec<DirEntry>> {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    let entries = fs::read_dir(folder).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+    match entries {
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(Vec::new()),
+        entries => entries.map_err(Error::io("list", folder)),
     }
 }

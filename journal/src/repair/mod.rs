@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 pub(crate) use self::body::Body;
 pub use self::copy::JournalCopy;
+pub(crate) use self::replace::DAMAGED;
 pub use self::replace::Replaced;
 use self::replace::Rewrite;
 use crate::chain::Chain;

@@ -16,7 +16,7 @@ use crate::segment::{SegmentHeader, file_bytes, file_name};
 use crate::storage::StorageFile;
 
 /// The folder of damaged files, in the journal's.
-const DAMAGED: &str = "damaged";
+pub(crate) const DAMAGED: &str = "damaged";
 const ASIDE: &str = "repair.new";
 const COPY_BYTES: usize = 1 << 20;
 /// What a disk refuses is left out in pieces of this size.

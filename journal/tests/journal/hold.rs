@@ -181,3 +181,41 @@ fn a_cut_tail_takes_part_of_the_budget_until_it_is_removed() {
     };
     assert_eq!((most(false), most(true)), (3, 7));
 }
+
+/// How many segments are durable when the budget refuses the next append.
+fn fill(journal: &Journal) -> u64 {
+    let error = (0..1000).find_map(|_| append(journal).err()).unwrap();
+    assert!(matches!(error, Error::Budget { .. }), "{error}");
+    in_segments(journal.board().durable())
+}
+
+/// The operator was told that the budget is used up, and removed a branch: the node noticed at its next start.
+#[test]
+fn what_is_removed_under_a_running_journal_makes_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path(), Options { budget_bytes: 8 * FILE, ..small() });
+    let to = grow(&journal, 1);
+    grow(&journal, 3);
+    let branch = journal.cut(to).unwrap();
+    start_run(&journal);
+    assert_eq!(fill(&journal), 3);
+    std::fs::remove_dir_all(&branch.path).unwrap();
+    assert_eq!(fill(&journal), 7);
+}
+
+#[test]
+fn a_damaged_segment_that_a_repair_kept_takes_part_of_the_budget_until_it_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || Options { budget_bytes: 6 * FILE, ..small() };
+    drop(create(dir.path(), options()));
+    let damaged = dir.path().join("damaged");
+    std::fs::create_dir(&damaged).unwrap();
+    for number in 0..2 {
+        std::fs::write(damaged.join(format!("{number:016x}-header.seg")), vec![1; FILE as usize]).unwrap();
+    }
+    let journal = Journal::open(dir.path(), options()).unwrap();
+    start_run(&journal);
+    assert_eq!(fill(&journal), 3);
+    std::fs::remove_dir_all(&damaged).unwrap();
+    assert_eq!(fill(&journal), 5);
+}
