@@ -53,7 +53,7 @@ impl Journal {
         self.check_end()?;
         let range = LsnRange::new(to, staging.tip.lsn);
         let storage = Arc::clone(&self.shared.options.host.storage);
-        self.final_if_sync(keep_aside(&*storage, self.dir(), self.geometry(), to))?;
+        let is_copied = self.final_if_sync(keep_aside(&*storage, self.dir(), self.geometry(), to))?;
         // if it can't be removed now, opening removes it
         let branched = self.branch_off(range, tip).inspect_err(|_| drop(forget_aside(&*storage, self.dir())));
         let path = self.final_if_sync(branched)?;
@@ -67,7 +67,9 @@ impl Journal {
         *writer = Writer::at(tip);
         let reserved_to = {
             let mut space = self.space();
-            space.count_file();
+            if is_copied {
+                space.count_file();
+            }
             space.segments_end_at(segments_end);
             space.reserved_to()
         };
@@ -284,19 +286,19 @@ fn kept_tip(storage: &dyn Storage, dir: &Path, control: &Control, to: Lsn) -> Re
 }
 
 /// Copies the kept part of the segment that a cut at `to` goes through to a file aside, zeros behind it; durable when it
-/// returns. On an error there is none.
-fn keep_aside(storage: &dyn Storage, dir: &Path, geometry: Geometry, to: Lsn) -> Result<()> {
+/// returns. `false` where segments begin and end: there is nothing to copy. On an error there is none.
+fn keep_aside(storage: &dyn Storage, dir: &Path, geometry: Geometry, to: Lsn) -> Result<bool> {
     forget_aside(storage, dir)?;
     let first = geometry.segment_of(to);
     let (path, aside) = (dir.join(file_name(first)), dir.join(ASIDE));
     if first == to || !path.try_exists().map_err(Error::io("look at", &path))? {
-        return Ok(());
+        return Ok(false);
     }
     let old = fs::File::open(&path).map_err(Error::io("open", &path))?;
     let kept = SEGMENT_HEADER_BYTES as u64 + to.bytes_since(first);
     let copied = copy(storage, &old, &path, &aside, kept, file_bytes(geometry));
     let synced = copied.and_then(|()| storage.sync_dir(dir).map_err(Error::io("sync", dir)));
-    synced.inspect_err(|_| drop(forget_aside(storage, dir)))
+    synced.map(|()| true).inspect_err(|_| drop(forget_aside(storage, dir)))
 }
 
 /// Removes a copy that no recorded cut waits for; it must not be taken for that of a later one.

@@ -219,3 +219,22 @@ fn a_damaged_segment_that_a_repair_kept_takes_part_of_the_budget_until_it_is_rem
     std::fs::remove_dir_all(&damaged).unwrap();
     assert_eq!(fill(&journal), 5);
 }
+
+/// Nothing is copied where segments begin and end, but a copy was counted: the last spare of the budget was not made.
+#[test]
+fn a_cut_between_two_segments_takes_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path(), Options { budget_bytes: 7 * FILE, ..small() });
+    grow(&journal, 3);
+    let branch = journal.cut(Lsn::new(2 * SEGMENT)).unwrap().path;
+    start_run(&journal);
+    while in_segments(journal.board().staged()) < 3 {
+        journal.append(Item::record(&[&[7; 5000]])).unwrap().durable().unwrap();
+    }
+    let files = |folder: &Path| {
+        let held = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+        held.filter(|path| path.metadata().unwrap().len() == FILE).count()
+    };
+    let pool = dir.path().join("pool");
+    assert_eq!((files(dir.path()), files(&branch), files(&pool)), (4, 2, 1));
+}
