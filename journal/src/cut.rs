@@ -120,8 +120,10 @@ impl Journal {
     }
 
     /// Removes whole segments below `below`, what is durable and what every holder needs; returns where the journal begins
-    /// now. Slices of pruned segments stay valid; their files are recycled or removed.
+    /// now. Slices of pruned segments stay valid; their files are recycled or removed. A file that can't be removed is no
+    /// part of the log any more; the next call tries again.
     pub fn prune(&self, below: Lsn) -> Result<Lsn> {
+        self.space().remove_left();
         let held = self.held().map_or(Lsn::MAX, |held| held.needs);
         let below = below.min(self.board().durable()).min(held);
         let before = self.start();
@@ -138,15 +140,19 @@ impl Journal {
             let kept = segments.partition_point(|segment| segment.end() <= start.lsn);
             segments.drain(..kept).collect()
         };
+        let storage = &self.shared.options.host.storage;
         for segment in gone {
             let path = segment.path.clone();
-            match Arc::try_unwrap(segment) {
-                Ok(free) => self.space().recycle(&path, free.into_file())?,
+            let left = match Arc::try_unwrap(segment) {
+                Ok(free) => self.space().recycle(&path, free.into_file()),
+                // somebody still reads it: the name goes, the bytes stay until the last slice is dropped
                 Err(_pinned) => {
-                    // somebody still reads it: the name goes, the bytes stay until the last slice is dropped
-                    self.shared.options.host.storage.remove(&path).map_err(Error::io("remove", &path))?;
-                    self.space().forget();
+                    storage.remove(&path).map(|()| self.space().forget()).map_err(Error::io("remove", &path))
                 }
+            };
+            if let Err(error) = left {
+                tracing::warn!(%error, "give up a segment; the next pruning tries again");
+                self.space().leave(path);
             }
         }
         Ok(start.lsn)

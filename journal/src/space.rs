@@ -35,6 +35,8 @@ pub(crate) struct Space {
     geometry: Geometry,
     budget_bytes: u64,
     spares: VecDeque<Spare>,
+    /// Segments that were pruned and could not be removed.
+    left: Vec<PathBuf>,
     /// The log has room up to here: end of the last segment, and the spares behind it.
     reserved_to: Lsn,
     /// Bytes that the folder takes: segments, spares, branches and damaged segments.
@@ -64,6 +66,7 @@ impl Space {
             geometry,
             budget_bytes,
             spares: VecDeque::new(),
+            left: Vec::new(),
             reserved_to: segments_end,
             used_bytes: 0,
             next_number: 0,
@@ -159,6 +162,24 @@ impl Space {
         self.storage.rename(old, &path).map_err(Error::io("rename", old))?;
         self.keep(Spare { path, file });
         Ok(())
+    }
+
+    /// A pruned segment's file could not be taken over or removed: it is there, and counted, until it can.
+    pub(crate) fn leave(&mut self, path: PathBuf) {
+        self.left.push(path);
+    }
+
+    /// Tries again to remove what was left.
+    pub(crate) fn remove_left(&mut self) {
+        for path in std::mem::take(&mut self.left) {
+            match self.storage.remove(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::debug!(path = %path.display(), %error, "remove a pruned segment again");
+                    self.left.push(path);
+                }
+                _ => self.forget(),
+            }
+        }
     }
 
     /// A segment file left the journal for good.

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use journal::testing::SimDisk;
 use journal::{Class, Clock, Error, Host, Item, Journal, Lsn, NodeId, Options, Retain, Role, StreamId, Time};
 
+use crate::host::{TestClock, folder, options};
 use crate::lifecycle::{small, start_run};
 
 const SEGMENT: u64 = 64 << 10;
@@ -218,6 +220,32 @@ fn a_damaged_segment_that_a_repair_kept_takes_part_of_the_budget_until_it_is_rem
     assert_eq!(fill(&journal), 3);
     std::fs::remove_dir_all(&damaged).unwrap();
     assert_eq!(fill(&journal), 5);
+}
+
+/// The first file that could not be removed kept all of those behind it until the next start.
+#[test]
+fn a_file_that_cannot_be_removed_keeps_no_other_and_goes_later() {
+    for pinned in [false, true] {
+        let (base, disk, clock) = (folder(), SimDisk::default(), TestClock::default());
+        let dir = base.path().join("j");
+        let journal = create(&dir, options(&disk, &clock));
+        let end = grow(&journal, 8);
+        let slice = journal.slice(Lsn::ZERO, 1000).unwrap().filter(|_| pinned);
+        let named = || (0..8).filter(|number| dir.join(format!("{:016x}.seg", number * SEGMENT)).exists()).collect();
+        // behind the change of the facts: its write, its sync, its copy
+        let first = disk.calls() + 3;
+        disk.fail_calls(first..first + 1, 5);
+        assert_eq!(in_segments(journal.prune(end).unwrap()), 8);
+        assert_eq!(disk.failed().len(), 1, "{:?}", disk.failed());
+        assert!(journal.board().ended().is_none());
+        let left: Vec<u64> = named();
+        assert_eq!(left, [0]);
+        journal.prune(end).unwrap();
+        let left: Vec<u64> = named();
+        assert_eq!(left, [0; 0]);
+        drop(slice);
+        grow(&journal, 3);
+    }
 }
 
 /// Nothing is copied where segments begin and end, but a copy was counted: the last spare of the budget was not made.
