@@ -287,6 +287,9 @@ impl EpochEntry {
             _ => return None,
         };
         let policy_bytes = u32::from_le_bytes(fixed[28..].try_into().ok()?) as usize;
+        if policy_bytes > POLICY_BYTES_MAX {
+            return None;
+        }
         Some(EpochEntry {
             term_id: u64::from_le_bytes(fixed[..8].try_into().ok()?),
             node: NodeId::from_bytes(fixed[8..24].try_into().ok()?),
@@ -305,5 +308,20 @@ impl EpochEntry {
             first: header.lsn,
             chain_in,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nobody writes one: an epoch's first entry fits where every other entry leaves room for it.
+    #[test]
+    fn an_epoch_entry_with_a_policy_that_is_too_large_is_none() {
+        let entry = |policy| EpochEntry { term_id: 7, node: NodeId::default(), reason: Reason::Started, policy };
+        let largest = entry(vec![b'x'; POLICY_BYTES_MAX]);
+        assert!(EpochEntry::decode(&largest.encode(u64::MAX)).is_some_and(|read| read == largest));
+        let larger = entry(vec![b'x'; POLICY_BYTES_MAX + 1]);
+        assert!(EpochEntry::decode(&larger.encode(u64::MAX)).is_none());
     }
 }
