@@ -27,6 +27,8 @@ use crate::time::Time;
 
 const MAGIC: [u8; 8] = *b"TOWLCTL1";
 const VERSION: u16 = 1;
+/// No file is changed so often: a slot that says so was not written here, and the next number must exist.
+const SEQUENCE_MAX: u64 = u64::MAX / 2;
 pub(super) const FACTS_SLOT_BYTES: u64 = 256 << 10;
 pub(super) const EVIDENCE_AT: u64 = 2 * FACTS_SLOT_BYTES;
 pub(crate) const EVIDENCE_SLOT_BYTES: usize = 4096;
@@ -210,7 +212,7 @@ pub(crate) fn decode_facts(slot: &[u8]) -> Option<FactsSlot> {
     let poisoned = take.u8()? != 0;
     let rebuilt = take.u8()? != 0;
     take.bytes(3)?;
-    let sequence = take.u64().filter(|&sequence| sequence > 0)?;
+    let sequence = take.u64().filter(|sequence| (1..=SEQUENCE_MAX).contains(sequence))?;
     let stream = StreamId::from_bytes(take.array()?);
     let node = NodeId::from_bytes(take.array()?);
     let geometry = Geometry::new(take.u32()?)?;
@@ -278,7 +280,7 @@ pub(crate) fn decode_evidence(block: &[u8]) -> Option<(u64, StreamId, Evidence)>
     }
     let count = take.u16()?;
     take.u32()?;
-    let sequence = take.u64()?;
+    let sequence = take.u64().filter(|sequence| (1..=SEQUENCE_MAX).contains(sequence))?;
     let stream = StreamId::from_bytes(take.array()?);
     let mut evidence = Evidence {
         durable: Lsn::new(take.u64()?),
