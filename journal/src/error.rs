@@ -56,6 +56,21 @@ pub enum Error {
         /// Who needs the log, and what to do.
         why: String,
     },
+    /// The budget doesn't even hold the segments that a stream needs at once.
+    #[error(
+        "{}: a budget of {budget_bytes} bytes is too small: a segment of this stream takes {segment_bytes}, and it needs two at \
+         once. Give it at least {} bytes: --budget, or journal: (budget: …) of the stream in the configuration",
+        path.display(),
+        segment_bytes * 2
+    )]
+    BudgetTooSmall {
+        /// The journal.
+        path: PathBuf,
+        /// The budget.
+        budget_bytes: u64,
+        /// What one segment takes.
+        segment_bytes: u64,
+    },
     /// A byte that was durable is not what was written.
     #[error(
         "{}: entries {range} are damaged: {fault}. They were durable (known durable point {durable}), so the file was left as it is; {}",
@@ -192,6 +207,7 @@ impl Error {
         match self {
             Error::Io { .. } | Error::Poisoned { .. } | Error::Ended { .. } | Error::Closed => Class::Io,
             Error::Full { .. } | Error::Budget { .. } => Class::Full,
+            Error::BudgetTooSmall { .. } => Class::Config,
             Error::Rot { .. } | Error::Corrupt { .. } | Error::Unproven(_) | Error::Gap { .. } => Class::Corrupt,
             Error::Incompatible { .. } => Class::Incompatible,
             Error::Locked { .. } => Class::Locked,

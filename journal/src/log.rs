@@ -74,6 +74,7 @@ pub(crate) struct Shared {
 impl Journal {
     /// Creates an empty journal in `dir`, which must not hold one yet, and opens it as `role`.
     pub fn create(dir: &Path, stream: StreamId, node: NodeId, role: Role, options: Options) -> Result<Journal> {
+        options.check_budget(dir, options.geometry)?;
         let storage = &*options.host.storage;
         storage.create_dir(dir).map_err(Error::io("create", dir))?;
         let lock = FolderLock::take(dir)?;
@@ -108,7 +109,8 @@ impl Journal {
     /// Opens the journal in `dir`: recovers the end of the log, cuts a torn tail, and makes what is left durable.
     ///
     /// Errors: `Absent` when there is none, `Locked` when another process has it, `Rot` when an entry that was durable
-    /// is damaged, `Corrupt` when a file is not what it should be; none of them changes a file of the log.
+    /// is damaged, `Corrupt` when a file is not what it should be, `BudgetTooSmall`; none of them changes a file of the
+    /// log.
     pub fn open(dir: &Path, options: Options) -> Result<Journal> {
         if !dir.is_dir() {
             return Err(Error::Absent { path: dir.to_owned(), what: "no such folder" });

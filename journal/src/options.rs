@@ -1,8 +1,12 @@
 //! How a journal is opened.
 
+use std::path::Path;
+
+use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::hold::Retain;
 use crate::host::Host;
+use crate::segment::file_bytes;
 
 /// Largest record that a stream takes unless told otherwise: it must fit into memory a few times.
 pub const RECORD_BYTES_MAX_DEFAULT: usize = 64 << 20;
@@ -12,8 +16,8 @@ pub const RECORD_BYTES_MAX_DEFAULT: usize = 64 << 20;
 pub struct Options {
     /// Used when the journal is created; an existing journal keeps its own.
     pub geometry: Geometry,
-    /// Most bytes that segments, spares and branches may take; at the bound log that nobody needs is given up, and an
-    /// append gets `Budget` when there is none.
+    /// Most bytes that segments, spares, branches and damaged segments may take, at least two segments; at the bound log
+    /// that nobody needs is given up, and an append gets `Budget` when there is none.
     pub budget_bytes: u64,
     /// What is kept although nobody needs it. `None`: everything, until [`crate::Journal::prune`] is called.
     pub retain: Option<Retain>,
@@ -21,6 +25,17 @@ pub struct Options {
     pub record_bytes_max: usize,
     /// The machine.
     pub host: Host,
+}
+
+impl Options {
+    /// One segment is written while the next one is made. Errors: `BudgetTooSmall`.
+    pub(crate) fn check_budget(&self, dir: &Path, geometry: Geometry) -> Result<()> {
+        let (budget_bytes, segment_bytes) = (self.budget_bytes, file_bytes(geometry));
+        match budget_bytes < 2 * segment_bytes {
+            true => Err(Error::BudgetTooSmall { path: dir.to_owned(), budget_bytes, segment_bytes }),
+            false => Ok(()),
+        }
+    }
 }
 
 impl Default for Options {

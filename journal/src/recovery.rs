@@ -62,6 +62,7 @@ pub(crate) fn segment_paths(dir: &Path) -> Result<Vec<(Lsn, PathBuf)>> {
 pub(crate) fn recover(dir: &Path, options: &Options) -> Result<Recovered> {
     let storage = &*options.host.storage;
     let mut control = Control::open(storage, dir)?;
+    options.check_budget(dir, control.facts.geometry)?;
     finish_cut(storage, dir, &mut control)?;
     let (stream, geometry, start) = (control.facts.stream, control.facts.geometry, control.facts.start);
     let segments = open_segments(storage, dir, &control)?;

@@ -25,6 +25,16 @@ fn a_receiver_that_is_not_there_is_waited_for_and_nothing_is_acknowledged() {
     primary.stop(Path::new(&data)).expect(0);
 }
 
+/// A budget that can't hold the log at all says so at the start, before anything is made.
+#[test]
+fn a_budget_of_less_than_two_segments_is_78() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = path(&folder, "P");
+    let depot = path(&folder, "./depot");
+    let words = ["primary", "--data", &data, "--stream", "log", "--to", &depot, "--mode", "async", "--budget", "1 MiB"];
+    run(words).expect(78).says("too small").says("--budget").says(&(2 * (4096 + (16 << 20))).to_string());
+}
+
 /// Off loopback there is no link without TLS, unless the explicit word is said; nothing is made before that is settled.
 #[test]
 fn another_machine_without_tls_is_refused_before_anything_is_made() {

@@ -12,7 +12,7 @@ use crate::control::slots::{
     EVIDENCE_SLOT_BYTES, FactsSlot, decode_evidence, decode_facts, encode_evidence, encode_facts,
 };
 use crate::cursor::{Cursor, Draft, Fault, Next, Tip};
-use crate::entry::{Entry, EpochEntry, Kind, RawHeader, crc32c};
+use crate::entry::{Entry, EpochEntry, Kind, POLICY_BYTES_MAX, RawHeader, crc32c};
 use crate::epoch::{Epoch, Term};
 use crate::geometry::{Geometry, HEADER_BYTES, SEGMENT_HEADER_BYTES, entry_bytes};
 use crate::id::StreamId;
@@ -134,7 +134,7 @@ fn check_evidence(block: &[u8]) -> usize {
 pub fn epoch_entry(bytes: &[u8]) -> usize {
     let Some((room, payload)) = bytes.split_first_chunk::<4>() else { return 0 };
     let Some(entry) = EpochEntry::decode(payload) else { return 0 };
-    assert!(entry.policy.len() <= payload.len(), "it took more memory than there are bytes");
+    assert!(entry.policy.len() <= POLICY_BYTES_MAX.min(payload.len()), "it took more than may be there");
     let again = entry.encode(u64::MAX);
     let mut fields = payload[..again.len()].to_vec(); // zeros may follow
     fields[25..28].fill(0);

@@ -222,6 +222,32 @@ fn a_damaged_segment_that_a_repair_kept_takes_part_of_the_budget_until_it_is_rem
     assert_eq!(fill(&journal), 5);
 }
 
+/// Two segments are enough; with less the first appends went through, and the error at the second segment said that
+/// somebody needed the log.
+#[test]
+fn a_budget_that_holds_no_two_segments_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = |budget_bytes| Options { budget_bytes, retain: Some(NOTHING), ..small() };
+    let refused = |error: Error| {
+        assert_eq!(error.class(), Class::Config);
+        let text = error.to_string();
+        assert!(text.contains(&(2 * FILE).to_string()) && text.contains("--budget"), "{text}");
+    };
+    let made = dir.path().join("j");
+    let (stream, node) = (StreamId::random(), NodeId::random());
+    for budget in [0, FILE, 2 * FILE - 1] {
+        refused(Journal::create(&made, stream, node, Role::Primary, options(budget)).unwrap_err());
+        assert!(!made.exists(), "nothing is made");
+    }
+    let journal = create(&made, options(2 * FILE));
+    let _nobody = journal.hold("nobody", Lsn::MAX);
+    let end = grow(&journal, 20);
+    assert!(in_segments(journal.start()) >= in_segments(end) - 2);
+    drop(journal);
+    refused(Journal::open(&made, options(2 * FILE - 1)).unwrap_err());
+    Journal::open(&made, options(2 * FILE)).unwrap();
+}
+
 /// The first file that could not be removed kept all of those behind it until the next start.
 #[test]
 fn a_file_that_cannot_be_removed_keeps_no_other_and_goes_later() {
