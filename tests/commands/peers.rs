@@ -25,14 +25,15 @@ fn a_receiver_that_is_not_there_is_waited_for_and_nothing_is_acknowledged() {
     primary.stop(Path::new(&data)).expect(0);
 }
 
-/// A budget that can't hold the log at all says so at the start, before anything is made.
+/// A budget that holds no two segments is said at the start, with the smallest one that does.
 #[test]
 fn a_budget_of_less_than_two_segments_is_78() {
     let folder = tempfile::tempdir().unwrap();
     let data = path(&folder, "P");
     let depot = path(&folder, "./depot");
-    let words = ["primary", "--data", &data, "--stream", "log", "--to", &depot, "--mode", "async", "--budget", "1 MiB"];
-    run(words).expect(78).says("too small").says("--budget").says(&(2 * (4096 + (16 << 20))).to_string());
+    let to = format!("{depot},every=15m");
+    let ended = run(["primary", "--data", &data, "--stream", "log", "--to", &to, "--budget", "1 MiB"]).expect(78);
+    ended.says("too small").says("--budget").says(&(2 * (4096 + (16 << 20))).to_string());
 }
 
 /// Off loopback there is no link without TLS, unless the explicit word is said; nothing is made before that is settled.
