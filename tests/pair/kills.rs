@@ -1,9 +1,11 @@
 //! `kill -9` of either side under load, in each mode.
 
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::checker::Checker;
-use crate::nodes::{Daemon, Feed, primary, receiver};
+use crate::nodes::{Daemon, Feed, PATIENCE, primary, receiver};
 use crate::proxy::Proxy;
 use crate::support::run;
 
@@ -104,6 +106,15 @@ impl Pair {
     pub(crate) fn wait(&self, what: &str) {
         let data = self.data("p").display().to_string();
         run(["wait", "log", "--for", what, "--timeout", "60s", "--data", &data]).expect(0);
+    }
+}
+
+/// Waits until something holds; how long that takes decides nothing.
+pub(crate) fn until(mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "it never held");
+        thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -3,10 +3,9 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
 use crate::checker::Checker;
-use crate::kills::Pair;
+use crate::kills::{Pair, until};
 use crate::nodes::{Feed, signal};
 use crate::support::{run, run_with};
 
@@ -39,6 +38,11 @@ impl Watched {
     fn detach(mut self) -> Vec<Call> {
         signal(self.strace.id(), "INT");
         let _ = self.strace.wait();
+        self.seen()
+    }
+
+    /// What was seen so far.
+    fn seen(&self) -> Vec<Call> {
         let text = std::fs::read(&self.log).expect("read what strace saw");
         parse(&String::from_utf8_lossy(&text))
     }
@@ -95,20 +99,22 @@ fn parse(text: &str) -> Vec<Call> {
     calls
 }
 
-/// When a sync returned that began after the bytes with `marker` had been written to a segment.
+/// The syncs that began after the bytes with `marker` had been written to a segment; none if they never were.
+fn syncs<'a>(calls: &'a [Call], marker: &str) -> impl Iterator<Item = &'a Call> {
+    let writes = |call: &&Call| call.is("pwrite") && call.text.contains(".seg") && call.text.contains(marker);
+    let written = calls.iter().find(writes).map_or(f64::INFINITY, |write| write.returned);
+    calls.iter().filter(move |call| {
+        (call.is("fdatasync") || call.is("fsync")) && call.text.contains(".seg") && call.began >= written
+    })
+}
+
+/// The first of them that returned.
+fn synced<'a>(calls: &'a [Call], marker: &str) -> Option<&'a Call> {
+    syncs(calls, marker).find(|call| call.succeeded() && call.returned.is_finite())
+}
+
 fn synced_at(calls: &[Call], marker: &str) -> f64 {
-    let written = calls
-        .iter()
-        .find(|call| call.is("pwrite") && call.text.contains(".seg") && call.text.contains(marker))
-        .unwrap_or_else(|| panic!("{marker} was never written to a segment"));
-    let sync = calls.iter().find(|call| {
-        (call.is("fdatasync") || call.is("fsync"))
-            && call.text.contains(".seg")
-            && call.began >= written.returned
-            && call.succeeded()
-            && call.returned.is_finite()
-    });
-    sync.unwrap_or_else(|| panic!("{marker} was never synced")).returned
+    synced(calls, marker).unwrap_or_else(|| panic!("{marker} was never synced")).returned
 }
 
 /// When the answer to the client left: the first one behind the write of the record.
@@ -132,6 +138,8 @@ fn strace_works() -> Option<()> {
 }
 
 const WATCH: [&str; 2] = ["-e", "trace=pwrite64,pwritev,fdatasync,fsync,write,writev,sendto,sendmsg"];
+/// Until the watch ends.
+const HOLD: [&str; 2] = ["-e", "inject=fdatasync:delay_enter=600000000"];
 
 #[test]
 fn nothing_is_acknowledged_before_the_sync_that_covers_it_has_returned() {
@@ -213,8 +221,7 @@ fn a_failed_sync_of_the_receiver_ends_it_and_nothing_is_acknowledged_after() {
     fail_a_sync("r");
 }
 
-/// With both syncs 20 ms slower, one after the other would take 40 ms, however quiet the machine is: the quietest of a few
-/// rounds counts.
+/// The sync of either side is held while the other one begins and returns: neither waits for the other.
 #[test]
 fn the_two_syncs_run_side_by_side() {
     if strace_works().is_none() {
@@ -222,25 +229,28 @@ fn the_two_syncs_run_side_by_side() {
     }
     let pair = Pair::start("sync");
     pair.wait("in-sync");
-    let how = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_exit=20000"];
-    let _here = Watched::attach(pair.primary().pid(), &pair.data("here"), &how);
-    let _there = Watched::attach(pair.receiver().pid(), &pair.data("there"), &how);
     let mut feed = Feed::start(&pair.data("p"), "peer-durable");
-    let mut median_of = |round: u64| {
-        let one = |count: u64| {
-            let began = Instant::now();
-            feed.line("x");
-            assert!(feed.until(count));
-            began.elapsed()
-        };
-        let mut took: Vec<_> = (41 * round + 1..=41 * (round + 1)).map(one).collect();
-        took.sort();
-        took[took.len() / 2]
+    // the first entry of a run is preceded by syncs of the control files
+    feed.line("first");
+    assert!(feed.until(1));
+    let watch = |side: &str, log: &str, how: &[&str]| {
+        let pid = if side == "p" { pair.primary().pid() } else { pair.receiver().pid() };
+        // the first segment alone: what else is synced meanwhile is not held
+        let segment = pair.data(side).join("streams/log/journal/0000000000000000.seg");
+        Watched::attach(pid, &pair.data(log), &[how, &["-P", &segment.display().to_string()]].concat())
     };
-    let median = (0..3).map(&mut median_of).min().unwrap();
-    println!("p50 {median:?} with both syncs delayed by 20 ms");
-    assert!(median.as_millis() >= 20, "the delay did not work: {median:?}");
-    assert!(median.as_millis() < 30, "one sync waited for the other: {median:?}");
+    for (acked, (side, other)) in [(1, ("p", "r")), (2, ("r", "p"))] {
+        let held = watch(side, "held", &[&WATCH[..], &HOLD].concat());
+        let free = watch(other, "free", &WATCH);
+        let marker = format!("marker-held-at-{side}");
+        feed.line(&marker);
+        until(|| synced(&free.seen(), &marker).is_some() && syncs(&held.seen(), &marker).next().is_some());
+        assert!(synced(&held.seen(), &marker).is_none(), "it was not held");
+        assert_eq!(feed.last().count, acked, "acknowledged before both syncs had returned");
+        drop((held, free));
+        assert!(feed.until(acked + 1));
+    }
+    feed.finish();
 }
 
 #[test]
@@ -254,7 +264,7 @@ fn a_frozen_sync_of_the_peer_is_received_and_not_peer_durable() {
     let append = |wait| run_with(["append", "log", "-", "--wait", wait, "--timeout", "2s", "--data", &data], b"x\n");
     // the first entry of a run is preceded by a sync of the receiver's control file
     append("received").expect(0);
-    let how = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=600000000"];
+    let how = [&WATCH[..], &HOLD].concat();
     let _there = Watched::attach(pair.receiver().pid(), &pair.data("there"), &how);
     append("received").expect(0).prints("received");
     append("committed").expect(0);

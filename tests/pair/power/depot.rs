@@ -3,8 +3,8 @@
 use super::drives::Fate;
 use super::each_seed;
 use super::machine::Machine;
-use super::pair::until;
 use crate::checker::Checker;
+use crate::kills::until;
 use crate::nodes::{Daemon, primary};
 use crate::support::{run, run_with};
 

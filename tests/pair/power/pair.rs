@@ -2,16 +2,14 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use journal::offline::Log;
 
 use super::drives::Fate;
 use super::machine::{Machine, Room};
 use crate::checker::Checker;
-use crate::kills::Dice;
-use crate::nodes::{Daemon, Feed, PATIENCE, primary_args};
+use crate::kills::{Dice, until};
+use crate::nodes::{Daemon, Feed, primary_args};
 use crate::support::{run, towline};
 
 /// Fed in one go these fit into the pipe to `append`: the feeder never waits for a node that is gone.
@@ -259,14 +257,5 @@ impl<'r> Pair<'r> {
     /// The log as it lies on the disk.
     pub(super) fn cold_log(&self, side: Side) -> Log {
         Log::open(&self.node(side).machine.data().join("streams/log/journal")).unwrap()
-    }
-}
-
-/// Waits until something holds; how long that takes decides nothing.
-pub(super) fn until(mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < PATIENCE, "it never held");
-        thread::sleep(Duration::from_millis(1));
     }
 }
