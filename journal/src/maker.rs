@@ -21,16 +21,18 @@ use crate::storage::{Storage, StorageFile};
 use crate::sync::atomic::Ordering;
 use crate::sync::{MutexGuard, now};
 
+/// The scheduler of the tests has small segments: they too are made in several pieces.
+const SMALL: bool = cfg!(feature = "shuttle");
 /// One write. The page cache keeps what was written at once as one folio, and every later write into it goes through all of
 /// that: after writes of 4 MiB, appending 1 KiB at a time came to a third of the speed.
 const WRITE_BYTES: usize = 128 << 10;
 /// Written and synced at once while there is time.
-const PIECE_BYTES: u64 = 256 << 10;
+const PIECE_BYTES: u64 = if SMALL { 16 << 10 } else { 256 << 10 };
 /// The same when the log may get there first.
-const HASTY_PIECE_BYTES: u64 = 4 << 20;
+const HASTY_PIECE_BYTES: u64 = if SMALL { 28 << 10 } else { 4 << 20 };
 /// Log that brings this much for each sync gains nothing from files that were written in full before: what such a file
 /// saves is a metadata commit per sync, what it costs is every byte a second time.
-const BULK_BYTES_PER_SYNC: u64 = 512 << 10;
+const BULK_BYTES_PER_SYNC: u64 = if SMALL { 32 << 10 } else { 512 << 10 };
 /// The least time off between two pieces: most of the disk's time belongs to commits.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// Times off for the time that a piece took, while the file grows at least twice as fast as the log uses up its room.

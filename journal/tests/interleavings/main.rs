@@ -6,7 +6,9 @@
 //! repeats that one alone. `TOWLINE_SEED=n` walks through others, `TOWLINE_LONG=1` through fifty times as many.
 
 mod answers;
+mod making;
 mod readers;
+mod workshop;
 mod world;
 
 use std::env;

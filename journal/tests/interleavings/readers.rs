@@ -165,7 +165,7 @@ fn walk(entries: &mut Entries, journal: &Journal) -> journal::Result<Vec<Vec<u8>
 }
 
 /// A slice, and its bytes as they were when it was taken.
-struct Held {
+pub(crate) struct Held {
     slice: Slice,
     then: Vec<u8>,
 }
@@ -176,7 +176,7 @@ impl Held {
     }
 
     /// The records in it, which are whole and as they were.
-    fn payloads(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn payloads(&self) -> Vec<Vec<u8>> {
         assert!(*self.slice == *self.then, "the bytes of slice {} changed", self.slice.range());
         let mut found = Vec::new();
         let mut rest = &self.slice[..];
@@ -194,7 +194,7 @@ impl Held {
 }
 
 /// Takes slices one behind the other until the journal has ended, and keeps them.
-fn hold(journal: &Journal) -> Vec<Held> {
+pub(crate) fn hold(journal: &Journal) -> Vec<Held> {
     let mut held = Vec::new();
     let mut at = journal.start();
     let mut ended = false;
@@ -254,16 +254,18 @@ const KEPT_MAX: u64 = 6;
 const LOOKS: usize = 20;
 
 /// One run as another node wrote it: the first entry of the next epoch and [`RECORDS`] records.
-struct Forged {
+pub(crate) struct Forged {
     tip: Tip,
-    bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// Where the run is after so many records.
-    ends: Vec<Tip>,
+    pub(crate) ends: Vec<Tip>,
+    /// Where the last segment begins.
+    pub(crate) boundary: Tip,
 }
 
 impl Forged {
-    fn behind(tip: Tip, who: u8) -> Forged {
-        let mut run = Forged { tip, bytes: Vec::new(), ends: Vec::new() };
+    pub(crate) fn behind(tip: Tip, who: u8) -> Forged {
+        let mut run = Forged { tip, bytes: Vec::new(), ends: Vec::new(), boundary: tip };
         let room = GEOMETRY.room(tip.lsn);
         run.tip.epoch = Epoch { term: Term(1), run: tip.epoch.run + 1 };
         run.tip.run_id = 100 + u64::from(who);
@@ -275,6 +277,7 @@ impl Forged {
             let payload = payload(who, number, LARGE);
             if !GEOMETRY.fits(run.tip.lsn, entry_bytes(payload.len())) {
                 run.lay(Kind::Pad, &vec![0; GEOMETRY.room(run.tip.lsn) as usize - HEADER_BYTES]);
+                run.boundary = run.tip;
             }
             run.lay(Kind::Data, &payload);
             run.ends.push(run.tip);
@@ -292,7 +295,7 @@ impl Forged {
 }
 
 /// Takes in verified entries in two pieces, synced or not.
-fn extend(journal: &Journal, tip: Tip, mut bytes: &[u8]) {
+pub(crate) fn extend(journal: &Journal, tip: Tip, mut bytes: &[u8]) {
     let mut cursor = Cursor::new(GEOMETRY, tip);
     for piece in [bytes.len() / 2, bytes.len()] {
         let run = cursor.verify(&bytes[..piece.min(bytes.len())]).unwrap();

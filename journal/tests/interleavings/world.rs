@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use journal::testing::{Random, SimDisk};
 use journal::{
-    Assembler, Clock, Geometry, Host, Ids, Item, Journal, Kind, NodeId, Options, Reason, Role, RunOpening, StreamId,
-    Ticket, Time,
+    Assembler, Clock, Error, Geometry, Host, Ids, Item, Journal, Kind, NodeId, Options, Reason, Role, RunOpening,
+    Storage, StreamId, Ticket, Time,
 };
 use shuttle::rand::{Rng, RngCore, thread_rng};
 
@@ -28,19 +28,36 @@ pub(crate) struct World {
 impl World {
     /// An empty journal.
     pub(crate) fn new(role: Role) -> World {
-        let folder = Arc::new(folder());
         let disk = SimDisk::default();
+        World::on(disk.clone(), role, options(Arc::new(disk)))
+    }
+
+    /// An empty journal with options whose storage lies on `disk`.
+    pub(crate) fn on(disk: SimDisk, role: Role, options: Options) -> World {
+        let folder = Arc::new(folder());
         let (stream, node) = (STREAM, NodeId::from_bytes([2; 16]));
-        let journal = Journal::create(&folder.path().join(LIVE), stream, node, role, options(&disk)).unwrap();
+        let journal = Journal::create(&folder.path().join(LIVE), stream, node, role, options).unwrap();
         World { folder, disk, journal }
     }
 
     /// A primary with an open run.
     pub(crate) fn primary() -> World {
         let world = World::new(Role::Primary);
-        let opening = RunOpening { promote: None, reason: Reason::Created, policy: Vec::new() };
-        world.journal.open_run(opening).unwrap();
+        open_run(&world.journal);
         world
+    }
+
+    /// Opens it again; nobody else has it any more, but the flush thread may be at work with it.
+    pub(crate) fn reopen(self, options: Options) -> World {
+        let World { folder, disk, journal } = self;
+        drop(journal);
+        loop {
+            match Journal::open(&folder.path().join(LIVE), options.clone()) {
+                Ok(journal) => return World { folder, disk, journal },
+                Err(Error::Locked { .. }) => shuttle::thread::yield_now(),
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 
     /// What can take the power away, once, at any instant.
@@ -74,7 +91,7 @@ pub(crate) struct Left {
 impl Left {
     /// Opens it and reads every record.
     pub(crate) fn payloads(self) -> Vec<Vec<u8>> {
-        payloads(&Journal::open(&self.folder.path().join(LEFT), options(&self.disk)).unwrap())
+        payloads(&Journal::open(&self.folder.path().join(LEFT), options(Arc::new(self.disk))).unwrap())
     }
 }
 
@@ -185,12 +202,12 @@ pub(crate) fn counts<const N: usize>(found: &[Vec<u8>]) -> [u8; N] {
     counts
 }
 
-fn options(disk: &SimDisk) -> Options {
-    let host = Host {
-        storage: Arc::new(disk.clone()),
-        clock: Arc::new(Counter::default()),
-        ids: Arc::new(Counter::default()),
-    };
+pub(crate) fn open_run(journal: &Journal) {
+    journal.open_run(RunOpening { promote: None, reason: Reason::Created, policy: Vec::new() }).unwrap();
+}
+
+pub(crate) fn options(storage: Arc<dyn Storage>) -> Options {
+    let host = Host { storage, clock: Arc::new(Counter::default()), ids: Arc::new(Counter::default()) };
     Options { geometry: GEOMETRY, host, ..Options::default() }
 }
 
