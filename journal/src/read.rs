@@ -59,11 +59,13 @@ impl Journal {
         if lsn == tip.lsn {
             return Ok(Some(tip));
         }
+        let segment = self.segment_at(lsn);
+        // behind the look at the segments: where pruning has taken one away, the beginning has moved before
         let start = self.start_tip();
         if lsn < start.lsn {
             return Err(Error::Pruned { wanted: lsn, start: start.lsn });
         }
-        let Some(segment) = self.segment_at(lsn).filter(|_| lsn < tip.lsn) else { return Ok(None) };
+        let Some(segment) = segment.filter(|_| lsn < tip.lsn) else { return Ok(None) };
         let first = if segment.header.tip.lsn < start.lsn { start } else { segment.header.tip };
         let mut cursor = Cursor::new(self.geometry(), first);
         while cursor.tip().lsn < lsn {

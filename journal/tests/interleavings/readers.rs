@@ -104,6 +104,31 @@ fn a_slice_keeps_its_bytes_beside_pruning_and_recycling() {
     });
 }
 
+/// The segment could go between the looks at the journal's beginning and at the segments: a place that was pruned just then
+/// was taken for one where no entry begins, as if it were of another history.
+#[test]
+fn a_place_that_is_pruned_meanwhile_is_called_pruned() {
+    explore(100, Time::StandsStill, || {
+        let world = World::primary();
+        (0..9).for_each(|number| drop(append(&world.journal, 0, number, LARGE).unwrap()));
+        let durable = world.journal.sync().unwrap().lsn();
+        let looker = {
+            let journal = world.journal.clone();
+            thread::spawn(move || {
+                for _ in 0..4 {
+                    match journal.tip_at(Lsn::ZERO) {
+                        Ok(Some(_)) | Err(Error::Pruned { .. }) => {}
+                        other => panic!("{other:?}"),
+                    }
+                }
+            })
+        };
+        world.journal.prune(durable).unwrap();
+        looker.join().unwrap();
+        assert!(matches!(world.journal.tip_at(Lsn::ZERO), Err(Error::Pruned { .. })));
+    });
+}
+
 /// A receiver's tail is cut and another one takes its place. A reader has seen the one or the other, never a mixture,
 /// and nothing of the cut tail once the cut is done.
 #[test]
