@@ -140,15 +140,12 @@ impl Journal {
             let kept = segments.partition_point(|segment| segment.end() <= start.lsn);
             segments.drain(..kept).collect()
         };
-        let storage = &self.shared.options.host.storage;
         for segment in gone {
             let path = segment.path.clone();
             let left = match Arc::try_unwrap(segment) {
                 Ok(free) => self.space().recycle(&path, free.into_file()),
                 // somebody still reads it: the name goes, the bytes stay until the last slice is dropped
-                Err(_pinned) => {
-                    storage.remove(&path).map(|()| self.space().forget()).map_err(Error::io("remove", &path))
-                }
+                Err(_pinned) => self.space().remove(&path),
             };
             if let Err(error) = left {
                 tracing::warn!(%error, "give up a segment; the next pruning tries again");

@@ -154,13 +154,19 @@ impl Space {
     /// Takes over a pruned segment's file, or removes it when there are spares enough.
     pub(crate) fn recycle(&mut self, old: &Path, file: Arc<dyn StorageFile>) -> Result<()> {
         if self.spares.len() >= SPARES_MAX {
-            self.storage.remove(old).map_err(Error::io("remove", old))?;
-            self.forget();
-            return Ok(());
+            return self.remove(old);
         }
         let path = self.next_path("spare");
         self.storage.rename(old, &path).map_err(Error::io("rename", old))?;
         self.keep(Spare { path, file });
+        Ok(())
+    }
+
+    /// Removes a pruned segment's file. Name and count go as one: between them [`Space::count`] would see the file gone, and
+    /// it would be taken off once more.
+    pub(crate) fn remove(&mut self, old: &Path) -> Result<()> {
+        self.storage.remove(old).map_err(Error::io("remove", old))?;
+        self.forget();
         Ok(())
     }
 

@@ -155,6 +155,26 @@ fn files_are_counted_beside_pruning() {
     });
 }
 
+/// Where the budget is used up the files that are there are counted anew, while pruning takes some of them away. One that
+/// was removed before the count and taken off behind it left the journal a file above its budget.
+#[test]
+fn files_are_counted_anew_beside_pruning() {
+    explore(150, Time::Passes, || {
+        let (_shop, world) = Workshop::primary();
+        while append_one(&world.journal).is_ok() {}
+        let durable = world.journal.sync().unwrap().lsn();
+        let pinned = chance().then(|| world.journal.slice(world.journal.start(), usize::MAX).unwrap());
+        let appender = {
+            let journal = world.journal.clone();
+            thread::spawn(move || (0..4).for_each(|_| drop(append_one(&journal))))
+        };
+        world.journal.prune(durable).unwrap();
+        appender.join().unwrap();
+        every_file_is_counted(world, append_one);
+        drop(pinned);
+    });
+}
+
 /// A receiver's tail is cut while a file is under way: the tail's files go to a branch and stay counted.
 #[test]
 fn files_are_counted_beside_a_cut() {
