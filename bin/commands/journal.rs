@@ -317,7 +317,7 @@ fn row(entry: &Entry<'_>, payload: bool) -> Row {
         (Flags::UNTERMINATED, "unterminated"),
     ];
     let text = match header.kind {
-        Some(Kind::Mark | Kind::Alone) => Some(String::from_utf8_lossy(entry.payload).into_owned()),
+        Some(Kind::Mark | Kind::Alone | Kind::Detached) => Some(String::from_utf8_lossy(entry.payload).into_owned()),
         Some(Kind::Epoch) => EpochEntry::decode(entry.payload)
             .map(|epoch| format!("{:?} by {}, {}", epoch.reason, epoch.node, String::from_utf8_lossy(&epoch.policy))),
         Some(Kind::Data) if payload => {

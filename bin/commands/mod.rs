@@ -117,6 +117,7 @@ fn kind_name(kind: Option<Kind>) -> &'static str {
         Some(Kind::Mark) => "mark",
         Some(Kind::Clock) => "clock",
         Some(Kind::Alone) => "alone",
+        Some(Kind::Detached) => "detached",
         None => "other",
     }
 }

@@ -32,7 +32,7 @@ const WHOLE: Flags = Flags::FIRST.with(Flags::LAST);
 /// Something to append: one record, or a mark.
 #[derive(Clone, Copy, Debug)]
 pub struct Item<'a> {
-    /// What it is: `Data`, `Mark` or `Alone`.
+    /// What it is: `Data`, `Mark`, `Alone` or `Detached`.
     pub kind: Kind,
     /// May-ignore flags; fragment flags are set by the journal.
     pub flags: Flags,

@@ -38,6 +38,8 @@ pub enum Kind {
     Clock = 5,
     /// The stream went on alone, or stopped being alone; the payload says so.
     Alone = 6,
+    /// A destination was detached, or is attached again; the payload says so.
+    Detached = 128,
 }
 
 impl Kind {
@@ -49,6 +51,7 @@ impl Kind {
             4 => Kind::Mark,
             5 => Kind::Clock,
             6 => Kind::Alone,
+            128 => Kind::Detached,
             _ => return None,
         })
     }

@@ -4,9 +4,10 @@
 //!  pruned | given up | needed by the slowest holder, or kept by the retention | durable
 //!         ^ start    ^ the lowest of all of them                              ^ never above
 //! ```
-//! The budget comes before the retention: at the budget what nobody needs is given up, however young. Holders come before
-//! the budget: what one of them needs stays, and an append gets `Budget` with its name. A reader is no holder. While nobody
-//! is registered nothing is given up by itself: a node that is only starting has not said yet who needs what.
+//! The budget comes before the retention: where there is no room, what nobody needs is given up, the oldest segment first,
+//! however young. Holders come before the budget: what one of them needs stays, and an append gets `Budget` with its name,
+//! unless it gives way: then it is detached, and counts no more. A reader is no holder. While nobody is registered nothing
+//! is given up by itself: a node that is only starting has not said yet who needs what.
 
 use std::fmt::{self, Display, Formatter};
 use std::sync::{Arc, PoisonError};
@@ -41,7 +42,21 @@ impl Display for Held {
     }
 }
 
-/// Keeps the log for somebody until it is dropped.
+/// What a holder does when an append has no room (the budget is used up, or the disk is full), its hold keeps the oldest
+/// segment, and without it that one could go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GiveWay {
+    /// The append gets an error.
+    #[default]
+    Never,
+    /// It is detached as long as somebody else stays who doesn't give way as [`GiveWay::Always`] does: what the last one
+    /// of them lacks would be nowhere else.
+    UnlessLast,
+    /// It is detached.
+    Always,
+}
+
+/// Keeps the log for somebody until it is dropped, or detached.
 #[derive(Debug)]
 pub struct Holder {
     holders: Arc<Holders>,
@@ -51,16 +66,42 @@ pub struct Holder {
 impl Holder {
     /// From now on it needs nothing below `needs`. It may go down: what is pruned already stays pruned.
     pub fn set(&self, needs: Lsn) {
+        self.change(|holding| holding.held.needs = needs);
+    }
+
+    /// What it does where there is no room. At first it never gives way.
+    pub fn set_give_way(&self, give_way: GiveWay) {
+        self.change(|holding| holding.give_way = give_way);
+    }
+
+    /// Its hold counts no more, until it is attached again.
+    pub fn detach(&self) {
+        self.change(|holding| holding.detached = holding.detached.or(Some(Lsn::ZERO)));
+    }
+
+    /// Its hold counts again, unless it gave way for something that it still needs. What else was pruned meanwhile is gone:
+    /// look at [`Journal::start`] afterwards.
+    pub fn attach(&self) {
+        self.change(|holding| holding.detached = holding.detached.filter(|gone| holding.held.needs < *gone));
+    }
+
+    /// True while its hold doesn't count: it gave way, or was told to.
+    pub fn is_detached(&self) -> bool {
+        let all = self.holders.lock();
+        all.holding.iter().any(|holding| holding.number == self.number && !holding.counts())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Holding)) {
         let mut all = self.holders.lock();
-        if let Some((_, held)) = all.held.iter_mut().find(|(number, _)| *number == self.number) {
-            held.needs = needs;
+        if let Some(holding) = all.holding.iter_mut().find(|holding| holding.number == self.number) {
+            change(holding);
         }
     }
 }
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        self.holders.lock().held.retain(|(number, _)| *number != self.number);
+        self.holders.lock().holding.retain(|holding| holding.number != self.number);
     }
 }
 
@@ -72,33 +113,69 @@ pub(crate) struct Holders {
 
 #[derive(Debug, Default)]
 struct All {
-    held: Vec<(u64, Held)>,
+    holding: Vec<Holding>,
     next_number: u64,
+}
+
+#[derive(Debug)]
+struct Holding {
+    number: u64,
+    held: Held,
+    give_way: GiveWay,
+    /// What it gave way for ends here. `None`: its hold counts.
+    detached: Option<Lsn>,
+}
+
+impl Holding {
+    fn counts(&self) -> bool {
+        self.detached.is_none()
+    }
 }
 
 impl Holders {
     fn lock(&self) -> MutexGuard<'_, All> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Detaches those who keep what lies below `end`, if all of them give way: true when there was one.
+    fn make_way(&self, end: Lsn) -> bool {
+        let mut all = self.lock();
+        let goes = |holding: &Holding| holding.counts() && holding.held.needs < end;
+        let all_give_way = |holding: &Holding| match holding.give_way {
+            GiveWay::Never => false,
+            GiveWay::Always => true,
+            GiveWay::UnlessLast => {
+                let stays = |other: &&Holding| other.counts() && !goes(other) && other.give_way != GiveWay::Always;
+                all.holding.iter().any(|other| stays(&other))
+            }
+        };
+        if !all.holding.iter().filter(|holding| goes(holding)).all(all_give_way) {
+            return false;
+        }
+        let going = all.holding.iter_mut().filter(|holding| goes(holding));
+        going.map(|holding| holding.detached = Some(end)).count() > 0
+    }
 }
 
 impl Journal {
-    /// Registers somebody who needs the log from `needs` on: nothing of that is pruned until the holder is moved or
-    /// dropped. What is pruned at that moment may be gone: look at [`Journal::start`] afterwards.
+    /// Registers somebody who needs the log from `needs` on: nothing of that is pruned until the holder is moved, detached
+    /// or dropped. What is pruned at that moment may be gone: look at [`Journal::start`] afterwards.
     pub fn hold(&self, name: impl Into<String>, needs: Lsn) -> Holder {
         let holders = Arc::clone(&self.shared.holders);
         let mut all = holders.lock();
         let number = all.next_number;
         all.next_number += 1;
-        all.held.push((number, Held { name: name.into(), needs }));
+        let held = Held { name: name.into(), needs };
+        all.holding.push(Holding { number, held, give_way: GiveWay::Never, detached: None });
         drop(all);
         Holder { holders, number }
     }
 
-    /// Who needs the most of the log; `None`: nobody is registered.
+    /// Who needs the most of the log; `None`: nobody is registered whose hold counts.
     pub fn held(&self) -> Option<Held> {
         let all = self.shared.holders.lock();
-        all.held.iter().map(|(_, held)| held).min_by_key(|held| held.needs).cloned()
+        let counting = all.holding.iter().filter(|holding| holding.counts());
+        counting.map(|holding| &holding.held).min_by_key(|held| held.needs).cloned()
     }
 
     /// Whom the log's beginning is kept for; `None`: for nobody in particular.
@@ -117,12 +194,27 @@ impl Journal {
         self.prune(by_bytes.min(self.older_than(age)))
     }
 
-    /// There was no room while the oldest segment was `before`: gives up all that nobody needs. True when that made some.
-    pub(crate) fn prune_for_room(&self, before: Lsn) -> Result<bool> {
-        if self.retain().is_some() {
-            self.prune(Lsn::MAX)?;
+    /// There was no room while the oldest segment was `before`: gives that one up if nobody needs it, or if those who do
+    /// give way. True when that made room.
+    ///
+    /// One at a time, so that the retention is kept as far as there is room, and who gave way still finds what comes behind.
+    pub(crate) fn prune_for_room(&self, before: Lsn, make_way: bool) -> Result<bool> {
+        if self.retain().is_some()
+            && let Some(end) = self.oldest_to_go()
+        {
+            self.prune(end)?;
+            if make_way && self.oldest_segment() <= before && self.shared.holders.make_way(end) {
+                self.prune(end)?;
+            }
         }
         Ok(self.oldest_segment() > before)
+    }
+
+    /// The end of the oldest segment, if all of it is durable and another one is behind it: without holders it could go.
+    fn oldest_to_go(&self) -> Option<Lsn> {
+        let durable = self.board().durable();
+        let segments = self.segments();
+        segments.first().map(|oldest| oldest.end()).filter(|end| segments.len() > 1 && *end <= durable)
     }
 
     /// Where the oldest segment begins. Asked on the way of appends: it never waits for the control file.
@@ -132,7 +224,7 @@ impl Journal {
 
     /// What is kept besides; `None`: everything.
     fn retain(&self) -> Option<Retain> {
-        self.shared.options.retain.filter(|_| self.held().is_some())
+        self.shared.options.retain.filter(|_| !self.shared.holders.lock().holding.is_empty())
     }
 
     /// An append's error at the budget says who is in the way.
@@ -159,5 +251,46 @@ impl Journal {
         let segments = self.segments();
         let old = segments.iter().rev().find(|segment| now.since(segment.header.tip.time) > age);
         old.map_or(Lsn::ZERO, |segment| segment.header.tip.lsn)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAYS: [GiveWay; 3] = [GiveWay::Never, GiveWay::UnlessLast, GiveWay::Always];
+
+    /// Three holders of every kind, needing every one of three segments: who is detached for the first, or the first two.
+    #[test]
+    fn who_gives_way_makes_room_and_leaves_somebody_behind() {
+        let kind = |digit: usize| (WAYS[digit % 3], (digit / 3 % 3) as u64);
+        let (mut made_way, mut stayed) = (0, 0);
+        for case in 0..2 * 9 * 9 * 9 {
+            let end = case as u64 % 2 + 1;
+            let three = [kind(case / 2), kind(case / 18), kind(case / 162)];
+            let holding = |(number, (give_way, needs)): (usize, (GiveWay, u64))| Holding {
+                number: number as u64,
+                held: Held { name: String::new(), needs: Lsn::new(needs) },
+                give_way,
+                detached: None,
+            };
+            let holding = three.into_iter().enumerate().map(holding).collect();
+            let holders = Holders { all: Mutex::new(All { holding, next_number: 3 }) };
+            let made = holders.make_way(Lsn::new(end));
+            let gone: Vec<usize> = (0..3).filter(|&number| !holders.lock().holding[number].counts()).collect();
+
+            let needy: Vec<usize> = (0..3).filter(|&number| three[number].1 < end).collect();
+            let mut others = (0..3).filter(|number| !needy.contains(number));
+            let somebody_stays = others.any(|number| three[number].0 != GiveWay::Always);
+            let goes = |number: &usize| match three[*number].0 {
+                GiveWay::Never => false,
+                GiveWay::UnlessLast => somebody_stays,
+                GiveWay::Always => true,
+            };
+            let wanted = if needy.iter().all(goes) { needy } else { Vec::new() };
+            assert_eq!((made, &gone), (!wanted.is_empty(), &wanted), "{three:?} {end}");
+            if made { made_way += 1 } else { stayed += 1 }
+        }
+        assert!(made_way > 100 && stayed > 100, "{made_way} {stayed}");
     }
 }

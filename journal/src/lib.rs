@@ -74,7 +74,7 @@ pub use geometry::{
     BODY_BYTES_DEFAULT, BODY_BYTES_MAX, BODY_BYTES_MIN, ENTRY_ALIGN, EPOCH_ROOM_BYTES, Geometry, HEADER_BYTES,
     PAYLOAD_BYTES_MAX, SEGMENT_HEADER_BYTES, entry_bytes,
 };
-pub use hold::{Held, Holder, Retain};
+pub use hold::{GiveWay, Held, Holder, Retain};
 pub use host::{Clock, Host, Ids};
 pub use id::{NodeId, StreamId};
 pub use level::{End, Level, Remote, WaitError};

@@ -56,7 +56,7 @@ struct Making {
 
 impl Journal {
     /// Makes room in the log up to `to`; returns how far it reaches. Blocking: files may be written in full. Where there
-    /// is no space, log that nobody needs is given up first.
+    /// is no space, log that nobody needs is given up first, then that of holders who give way.
     ///
     /// Errors: `Full` and `Budget` keep the room that could be made; a failed sync is final here too.
     pub(crate) fn reserve_to(&self, to: Lsn) -> Result<Lsn> {
@@ -74,7 +74,7 @@ impl Journal {
                     Err(Error::Budget { .. }) if self.space().count(self.dir())? => continue,
                     made => made,
                 };
-                self.or_prune(before, made)?;
+                self.or_prune(before, made, true)?;
             }
         }
     }
@@ -93,7 +93,8 @@ impl Journal {
         let begun = now();
         let before = self.oldest_segment();
         let taken = self.take_up(&mut maker);
-        let Some(making) = self.or_prune(before, taken)? else { return Ok(Some(Duration::ZERO)) };
+        // nobody gives way for what no append needs yet
+        let Some(making) = self.or_prune(before, taken, false)? else { return Ok(Some(Duration::ZERO)) };
         let room = reserved.bytes_since(staged);
         let missing = file_bytes(self.geometry()) - making.written;
         let (bytes, pauses) = if missing * 2 <= room {
@@ -119,10 +120,11 @@ impl Journal {
         end.get().saturating_sub(end_then.get()) / syncs.saturating_sub(syncs_then).max(1) >= BULK_BYTES_PER_SYNC
     }
 
-    /// Where there is no space for it, gives up what nobody needs of the log: `None` when that made room.
-    fn or_prune<T>(&self, before: Lsn, made: Result<T>) -> Result<Option<T>> {
+    /// Where there is no space for it, gives up what nobody needs of the log, or what those need who give way: `None` when
+    /// that made room.
+    fn or_prune<T>(&self, before: Lsn, made: Result<T>, make_way: bool) -> Result<Option<T>> {
         match made {
-            Err(error) if error.class() == Class::Full => match self.prune_for_room(before)? {
+            Err(error) if error.class() == Class::Full => match self.prune_for_room(before, make_way)? {
                 true => Ok(None),
                 false => Err(self.naming_holder(error)),
             },

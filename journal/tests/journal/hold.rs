@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use journal::testing::SimDisk;
-use journal::{Class, Clock, Error, Host, Item, Journal, Lsn, NodeId, Options, Retain, Role, StreamId, Time};
+use journal::{Class, Clock, Error, GiveWay, Host, Item, Journal, Lsn, NodeId, Options, Retain, Role, StreamId, Time};
 
 use crate::host::{TestClock, folder, options};
 use crate::lifecycle::{small, start_run};
@@ -139,6 +139,73 @@ fn at_the_budget_what_nobody_needs_goes_and_a_holder_is_named() {
     night.set(journal.board().durable());
     append(&journal).unwrap();
     grow(&journal, 3);
+}
+
+/// A destination that no commit waits for doesn't stop the stream; what it lacks is given up one segment at a time.
+#[test]
+fn at_the_budget_a_holder_that_gives_way_is_detached_and_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path(), Options { budget_bytes: 6 * FILE, retain: Some(NOTHING), ..small() });
+    let (night, peer) = (journal.hold("depot night", Lsn::ZERO), journal.hold("peer b", Lsn::MAX));
+    night.set_give_way(GiveWay::UnlessLast);
+    let first = grow(&journal, 2);
+    peer.set(first);
+    grow(&journal, 3);
+    assert!(!night.is_detached(), "there is room: {}", journal.start());
+    while !night.is_detached() {
+        append(&journal).unwrap();
+    }
+    assert_eq!(in_segments(journal.start()), 1, "no more than what was needed");
+    assert_eq!(journal.held().unwrap().name, "peer b");
+    // the other one doesn't give way, and what it needs stays
+    let error = (0..1000).find_map(|_| append(&journal).err()).unwrap();
+    assert!(error.to_string().contains(&format!("peer b needs everything from LSN {first} on")), "{error}");
+    assert_eq!(in_segments(journal.start()), in_segments(first));
+    // it still needs what it gave way for
+    night.attach();
+    assert!(night.is_detached());
+    night.set(journal.start());
+    night.attach();
+    assert!(!night.is_detached());
+    peer.set(Lsn::MAX);
+    assert_eq!(journal.prune_unneeded().unwrap(), journal.start(), "its hold counts again");
+}
+
+/// Nobody gives way for nothing: not beside one who needs the same segment and stays, nor while what is oldest isn't
+/// durable, nor when nobody is left who has what it lacks.
+#[test]
+fn nobody_gives_way_where_that_makes_no_room_or_leaves_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || Options { budget_bytes: 4 * FILE, retain: Some(NOTHING), ..small() };
+    let journal = create(&dir.path().join("a"), options());
+    let night = journal.hold("depot night", Lsn::ZERO);
+    night.set_give_way(GiveWay::UnlessLast);
+    let full = |names: &str| {
+        let error = (0..1000).find_map(|_| append(&journal).err()).unwrap();
+        assert!(error.to_string().contains(names), "{error}");
+        assert!(!night.is_detached() && journal.start() == Lsn::ZERO, "{names}");
+    };
+    full("depot night");
+    let reader = journal.hold("restore by pid 1", Lsn::MAX);
+    reader.set_give_way(GiveWay::Always);
+    full("depot night");
+    let peer = journal.hold("peer b", Lsn::new(8));
+    full("depot night");
+    peer.set(Lsn::MAX);
+    append(&journal).unwrap();
+    assert!(night.is_detached() && !reader.is_detached());
+    night.attach();
+    drop((night, peer, reader));
+
+    let journal = create(&dir.path().join("b"), options());
+    let (night, _all) = (journal.hold("depot night", Lsn::ZERO), journal.hold("nobody", Lsn::MAX));
+    night.set_give_way(GiveWay::Always);
+    let staged = || journal.append(Item::record(&[&[7; 5000]])).and_then(|ticket| ticket.written());
+    let error = (0..1000).find_map(|_| staged().err()).unwrap();
+    assert_eq!((error.class(), night.is_detached()), (Class::Full, false), "nothing is durable: {error}");
+    journal.sync().unwrap();
+    append(&journal).unwrap();
+    assert!(night.is_detached());
 }
 
 /// A later word of an earlier bound put the beginning back to where the segments were gone.
