@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use config::file::{Mode, OnLoss};
+use config::file::{AtBudget, Mode, OnLoss};
 use config::value::{Address, BadValue, Name, Place, Schedule};
 
 /// A destination as it was written; defaults of other flags are not in it yet.
@@ -17,6 +17,8 @@ pub(crate) struct Target {
     pub(crate) mode: Option<Mode>,
     /// What was said about its loss; never for a depot.
     pub(crate) on_loss: Option<OnLoss>,
+    /// What was said about the budget.
+    pub(crate) at_budget: Option<AtBudget>,
     /// When batches are cut; only for a depot.
     pub(crate) schedule: Option<Schedule>,
 }
@@ -44,7 +46,8 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Target, BadValue> {
         let (place, mut rest) = text.split_once(',').unwrap_or((text, ""));
-        let mut target = Target { name: None, at: place_of(place)?, mode: None, on_loss: None, schedule: None };
+        let mut target =
+            Target { name: None, at: place_of(place)?, mode: None, on_loss: None, at_budget: None, schedule: None };
         while !rest.is_empty() {
             // a cron schedule may contain commas, so it takes all that follows
             let (word, after) = match rest.starts_with("schedule=") {
@@ -70,11 +73,12 @@ impl Target {
             ("name", name) => once(&mut self.name, key, name.parse()?)?,
             ("mode", mode) => once(&mut self.mode, key, parse_mode(mode)?)?,
             ("on-loss", on_loss) => once(&mut self.on_loss, key, parse_on_loss(on_loss)?)?,
+            ("at-budget", at_budget) => once(&mut self.at_budget, key, parse_at_budget(at_budget)?)?,
             ("every", every) => once(&mut self.schedule, key, format!("every {every}").parse()?)?,
             ("schedule", schedule) => once(&mut self.schedule, key, schedule.parse()?)?,
             _ => {
                 return Err(BadValue::new(format!(
-                    "`{word}` is not known here: a peer takes name=, mode=, on-loss=, depot; a depot takes name=, every=, schedule="
+                    "`{word}` is not known here: a peer takes name=, mode=, on-loss=, at-budget=, depot; a depot takes name=, at-budget=, every=, schedule="
                 )));
             }
         }
@@ -138,6 +142,15 @@ pub(crate) fn parse_on_loss(text: &str) -> Result<OnLoss, BadValue> {
     }
 }
 
+/// Reads `block` or `detach`.
+fn parse_at_budget(text: &str) -> Result<AtBudget, BadValue> {
+    match text {
+        "block" => Ok(AtBudget::Block),
+        "detach" => Ok(AtBudget::Detach),
+        _ => Err(BadValue::new(format!("`{text}` is not known: write block or detach"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +171,9 @@ mod tests {
         assert_eq!(peer.mode, Some(Mode::SemiSync));
         assert_eq!(peer.on_loss, Some(OnLoss::Alone { after: "5s".parse().unwrap() }));
         let depot: Target = "./d,name=n,schedule=0,30 * * * * Europe/Paris".parse().unwrap();
+        assert_eq!(depot.at_budget, None);
+        assert_eq!("c:7400,mode=async,at-budget=block".parse::<Target>().unwrap().at_budget, Some(AtBudget::Block));
+        assert_eq!("./d,at-budget=detach,every=1m".parse::<Target>().unwrap().at_budget, Some(AtBudget::Detach));
         assert_eq!(depot.schedule, Some("0,30 * * * * Europe/Paris".parse().unwrap()));
         assert_eq!("./d,every=15m".parse::<Target>().unwrap().schedule, Some("every 15m".parse().unwrap()));
     }
@@ -177,6 +193,7 @@ mod tests {
             ("b:7400,on-loss=block:5s", "not known"),
             ("b:7400,on-loss=alone", "not a duration"),
             ("./d,every=5", "is no schedule"),
+            ("./d,at-budget=wait", "write block or detach"),
         ];
         for (text, part) in table {
             let said = text.parse::<Target>().unwrap_err().to_string();

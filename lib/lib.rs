@@ -41,8 +41,8 @@ pub use journal::{
     Ack, Class, Epoch, Geometry, Journal, Level, Lsn, NodeId, Options, Role, StreamId, Term, Time, WaitError,
 };
 pub use node::{
-    DepotAt, DepotOptions as Depot, Error, OwnedRecord, PeerOptions as Peer, Records, Result, Security, Stream,
-    StreamBuilder, Ticket, open_or_create, records,
+    AtBudget, DepotAt, DepotOptions as Depot, Error, OwnedRecord, PeerOptions as Peer, Records, Result, Security,
+    Stream, StreamBuilder, Ticket, open_or_create, records,
 };
 pub use shipper::{Need, OnLoss};
 pub use wire::Mode;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use config::file::{Mode, OnLoss};
+use config::file::{AtBudget, Mode, OnLoss};
 use config::value::{Address, Name, RecordSize, Schedule, SegmentSize, Size, Span};
 use node::{DepotAt, DepotOptions, FirstRole, PeerOptions, StreamOptions};
 
@@ -22,7 +22,9 @@ pub(crate) struct Args {
     stream: Name,
     /// Where it goes; may be repeated. A peer: HOST:PORT[,mode=sync|semi-sync|async][,on-loss=block|fail:10s|alone:5s]
     /// [,name=NAME]. A depot: a folder, which contains a slash, or HOST:PORT,depot; then [,every=15m] or
-    /// [,schedule=…], the latter last. A name is what a peer's certificate is issued for
+    /// [,schedule=…], the latter last. A name is what a peer's certificate is issued for. An async peer or a depot
+    /// takes [,at-budget=block|detach]: whether writes stop at the budget because of what it lacks, or nothing is
+    /// kept for it any more; unsaid, it is detached unless it is the last one
     #[arg(long, value_name = "DESTINATION")]
     to: Vec<Target>,
     /// What is asked of every peer that says nothing itself
@@ -76,7 +78,7 @@ impl Args {
                 )));
             }
             match &target.at {
-                At::Peer(address) => stream.peers.push(self.peer(target, name, address)),
+                At::Peer(address) => stream.peers.push(self.peer(target, name, address)?),
                 At::RemoteDepot(address) => {
                     let at = DepotAt::Node { address: address.to_string(), tls_name: tls_name(target) };
                     stream.depots.push(self.depot(target, name, at)?);
@@ -99,21 +101,28 @@ impl Args {
         Ok(stream)
     }
 
-    fn peer(&self, target: &Target, name: String, address: &Address) -> PeerOptions {
-        PeerOptions {
+    fn peer(&self, target: &Target, name: String, address: &Address) -> Result<PeerOptions, Failure> {
+        let mode = target.mode.unwrap_or(self.mode);
+        if mode != Mode::Async && target.at_budget == Some(AtBudget::Detach) {
+            let failure = Failure::usage(format_args!("writes wait for {name}, so it can't be detached at the budget"));
+            return Err(failure.hint("on-loss= decides what happens without it; at-budget=detach needs mode=async"));
+        }
+        Ok(PeerOptions {
             name,
             address: address.to_string(),
             tls_name: tls_name(target),
-            mode: target.mode.unwrap_or(self.mode).into(),
+            mode: mode.into(),
             on_loss: target.on_loss.unwrap_or(self.on_loss).into(),
-        }
+            at_budget: target.at_budget.map(Into::into),
+        })
     }
 
     fn depot(&self, target: &Target, name: String, at: DepotAt) -> Result<DepotOptions, Failure> {
         let schedule = target.schedule.as_ref().or(self.schedule.as_ref()).ok_or_else(|| {
             Failure::usage(format_args!("when are batches cut for {name}? Say every=15m behind it, or --schedule"))
         })?;
-        Ok(DepotOptions { name, at, schedule: schedule.to_string() })
+        let (schedule, at_budget) = (schedule.to_string(), target.at_budget.map(Into::into));
+        Ok(DepotOptions { name, at, schedule, at_budget })
     }
 }
 

@@ -80,6 +80,8 @@ pub struct Peer {
     pub mode: Mode,
     /// What happens when it is lost while required.
     pub on_loss: Option<OnLoss>,
+    /// What happens at the budget when it lacks what would be given up, while not required.
+    pub at_budget: Option<AtBudget>,
 }
 
 /// The promise asked of a peer.
@@ -121,6 +123,15 @@ impl fmt::Display for OnLoss {
     }
 }
 
+/// What happens when the budget is used up, or the disk is full, because of what a destination lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub enum AtBudget {
+    /// Writes get an error.
+    Block,
+    /// Nothing is kept for it any more.
+    Detach,
+}
+
 /// A place for batches.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -129,6 +140,8 @@ pub struct Depot {
     pub at: Place,
     /// When a batch is cut.
     pub schedule: Schedule,
+    /// What happens at the budget when it lacks what would be given up.
+    pub at_budget: Option<AtBudget>,
 }
 
 /// Options of a stream's log.

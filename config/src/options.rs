@@ -2,7 +2,7 @@
 
 use node::{DepotAt, DepotOptions, FirstRole, Options, PeerOptions, StreamOptions};
 
-use crate::file::{Mode, OnLoss};
+use crate::file::{AtBudget, Mode, OnLoss};
 use crate::resolve::{Config, DepotPlace, Part, Security, StreamConfig};
 use crate::value::{Scrub, Span};
 
@@ -37,6 +37,7 @@ fn stream(config: &StreamConfig) -> Option<StreamOptions> {
             tls_name: Some(peer.name.to_string()),
             mode: peer.mode.into(),
             on_loss: peer.on_loss.into(),
+            at_budget: peer.at_budget.map(Into::into),
         })
         .collect();
     options.depots = config
@@ -51,6 +52,7 @@ fn stream(config: &StreamConfig) -> Option<StreamOptions> {
                 }
             },
             schedule: depot.schedule.to_string(),
+            at_budget: depot.at_budget.map(Into::into),
         })
         .collect();
     options.budget_bytes = config.budget_bytes;
@@ -82,6 +84,15 @@ impl From<Mode> for wire::Mode {
     }
 }
 
+impl From<AtBudget> for node::AtBudget {
+    fn from(at_budget: AtBudget) -> node::AtBudget {
+        match at_budget {
+            AtBudget::Block => node::AtBudget::Block,
+            AtBudget::Detach => node::AtBudget::Detach,
+        }
+    }
+}
+
 impl From<OnLoss> for shipper::OnLoss {
     fn from(on_loss: OnLoss) -> shipper::OnLoss {
         match on_loss {
@@ -107,8 +118,8 @@ mod tests {
     fn every_word_of_the_file_reaches_the_node() {
         let text = r#"Towline(data: "/d", tls: (dir: "/pki"), nodes: {"a": "h:1", "b": "h:2", "c": "h:3"}, streams: {"s": (
             volumes: [Records(name: "s")], starts_on: "a",
-            peers: {"b": (mode: SemiSync, on_loss: Fail(after: "3s"))},
-            depots: {"far": (at: "c", schedule: "every 15m"), "near": (at: "/mnt", schedule: "64 MiB")},
+            peers: {"b": (mode: SemiSync, on_loss: Fail(after: "3s"), at_budget: Block)},
+            depots: {"far": (at: "c", schedule: "every 15m", at_budget: Detach), "near": (at: "/mnt", schedule: "64 MiB")},
             journal: (budget: "1 GiB", keep: "3 MiB", keep_for: "36h", segment: "1 MiB", record_max: "2 MiB", scrub: "3 MB/s every 9h"),
         )}, dead_after: "7s", stop_timeout: "8s")"#;
         let path = Path::new("all.ron");
@@ -127,12 +138,21 @@ mod tests {
             tls_name: Some(name.into()),
             mode: wire::Mode::SemiSync,
             on_loss,
+            at_budget: Some(node::AtBudget::Block),
         };
         assert_eq!(stream.peers, [peer("b", "h:2")]);
         let far = DepotAt::Node { address: "h:3".into(), tls_name: Some("c".into()) };
-        let depot = |name: &str, at, schedule: &str| DepotOptions { name: name.into(), at, schedule: schedule.into() };
+        let depot = |name: &str, at, schedule: &str, at_budget| DepotOptions {
+            name: name.into(),
+            at,
+            schedule: schedule.into(),
+            at_budget,
+        };
         let near = DepotAt::Folder("/mnt".into());
-        assert_eq!(stream.depots, [depot("far", far, "every 15m"), depot("near", near, "64 MiB")]);
+        assert_eq!(
+            stream.depots,
+            [depot("far", far, "every 15m", Some(node::AtBudget::Detach)), depot("near", near, "64 MiB", None)]
+        );
         assert_eq!((stream.budget_bytes, stream.keep_bytes), (Some(1 << 30), Some(3 << 20)));
         assert_eq!(stream.keep_for, Some(Duration::from_secs(36 * 3600)));
         assert_eq!((stream.segment_bytes, stream.record_bytes_max), (Some(1 << 20), Some(2 << 20)));

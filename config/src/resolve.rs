@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::file::{File, Mode, OnLoss, Stream};
+use crate::file::{AtBudget, File, Mode, OnLoss, Stream};
 use crate::value::{Address, Name, Place, Schedule, Scrub, Span};
 
 /// What one node does, finished.
@@ -87,6 +87,8 @@ pub struct PeerConfig {
     pub mode: Mode,
     /// What happens when it is lost.
     pub on_loss: OnLoss,
+    /// What happens at the budget; `None`: it is detached, unless it is the last one.
+    pub at_budget: Option<AtBudget>,
 }
 
 /// A place for batches.
@@ -98,6 +100,8 @@ pub struct DepotConfig {
     pub at: DepotPlace,
     /// When a batch is cut.
     pub schedule: Schedule,
+    /// As in [`PeerConfig`].
+    pub at_budget: Option<AtBudget>,
 }
 
 /// Where a depot is.
@@ -185,6 +189,7 @@ fn peers(file: &File, stream: &Stream, me: &Name) -> Vec<PeerConfig> {
             address: address.clone(),
             mode: peer.mode,
             on_loss: peer.on_loss.unwrap_or(OnLoss::Block),
+            at_budget: peer.at_budget,
         })
         .collect()
 }
@@ -201,7 +206,8 @@ fn depots(file: &File, stream: &Stream) -> Vec<DepotConfig> {
     let depots = stream.depots.iter();
     depots
         .filter_map(|(name, depot)| {
-            Some(DepotConfig { name: name.clone(), at: place(&depot.at)?, schedule: depot.schedule.clone() })
+            let (schedule, at_budget) = (depot.schedule.clone(), depot.at_budget);
+            Some(DepotConfig { name: name.clone(), at: place(&depot.at)?, schedule, at_budget })
         })
         .collect()
 }
@@ -266,6 +272,12 @@ fn check_stream(path: &Path, file: &File, at: &str, stream: &Stream) -> Result<(
             return bad(
                 format!("{at}.on_loss"),
                 "nothing waits for an `Async` peer, so its loss changes nothing. Remove it".into(),
+            );
+        }
+        if peer.mode != Mode::Async && peer.at_budget == Some(AtBudget::Detach) {
+            return bad(
+                format!("{at}.at_budget"),
+                "writes wait for this peer, so it can't be detached: `on_loss` decides what happens without it".into(),
             );
         }
     }

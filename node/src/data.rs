@@ -299,6 +299,16 @@ fn read_node(path: &Path) -> Result<Option<NodeFile>> {
     Ok(Some(node))
 }
 
+/// Writes a file whole or not at all; durable when it returns.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let aside = path.with_extension("new");
+    let mut file = File::create(&aside).map_err(Error::io("create", &aside))?;
+    file.write_all(bytes).map_err(Error::io("write", &aside))?;
+    file.sync_all().map_err(Error::io("sync", &aside))?;
+    fs::rename(&aside, path).map_err(Error::io("rename", &aside))?;
+    sync_folder(path.parent().unwrap_or(Path::new(".")))
+}
+
 fn mint(folder: &Path, name: Option<&str>) -> Result<NodeFile> {
     let node = NodeId::random();
     let name = name.map(str::to_owned).unwrap_or_else(host_name);

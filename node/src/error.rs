@@ -153,6 +153,15 @@ pub enum Error {
         /// A peer that won't connect however long one waits: who must act.
         refused: Option<Class>,
     },
+    /// A peer that commits wait for is to be detached.
+    #[error(
+        "commits wait for {peer}: it can't be detached at the budget. Without it `on_loss` decides; leave `at_budget` away, \
+         or make the peer async"
+    )]
+    Required {
+        /// The peer.
+        peer: String,
+    },
     /// A higher term exists.
     #[error("fenced: term {by} exists. This node acknowledges nothing any more")]
     Fenced {
@@ -256,7 +265,7 @@ impl Error {
             Error::Volume(error) => error.class(),
             Error::Shipper(error) => error.class(),
             Error::Wire(error) => error.class(),
-            Error::Listen { .. } | Error::Schedule(_) => Class::Config,
+            Error::Listen { .. } | Error::Schedule(_) | Error::Required { .. } => Class::Config,
             Error::NotReady { refused, .. } => refused.unwrap_or(Class::Unknown),
             Error::Closed => Class::Unknown,
             Error::Fenced { .. } => Class::Fenced,
@@ -303,6 +312,7 @@ impl Error {
             | Error::Schedule(_)
             | Error::Wire(_)
             | Error::Policy(_)
+            | Error::Required { .. }
             | Error::Volume(_)
             | Error::Closed
             | Error::NoStream { .. }

@@ -30,12 +30,12 @@ mod stream;
 pub use data::{Data, StreamFolder, check_name};
 pub use error::{Error, Result};
 pub use options::{
-    DEAD_AFTER, DepotAt, DepotOptions, FirstRole, Options, PeerOptions, STOP_TIMEOUT, Security, StreamOptions,
+    AtBudget, DEAD_AFTER, DepotAt, DepotOptions, FirstRole, Options, PeerOptions, STOP_TIMEOUT, Security, StreamOptions,
 };
 pub use running::{Ready, ReadyStream, Stopped, run, stop_on_signals};
 pub use status::{
-    DamageStatus, DestinationStatus, Lag, NodeStatus, RoleName, ScrubStatus, SourceStatus, State, StreamStatus,
-    Watermarks,
+    DamageStatus, DestinationStatus, DetachedStatus, Lag, NodeStatus, RoleName, ScrubStatus, SourceStatus, State,
+    StreamStatus, Watermarks,
 };
 pub use stop::Stop;
 pub use stream::{OwnedRecord, Records, Stream, StreamBuilder, Ticket, open_or_create, records};

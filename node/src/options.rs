@@ -176,6 +176,22 @@ pub struct PeerOptions {
     pub mode: Mode,
     /// What to do without it.
     pub on_loss: OnLoss,
+    /// See [`AtBudget`].
+    pub at_budget: Option<AtBudget>,
+}
+
+/// What happens where an append has no room (the budget is used up, or the disk is full) because a destination that no
+/// commit waits for lacks what would be given up. For one that commits wait for, `on_loss` decides.
+///
+/// When nothing is said, it is detached as long as another destination stays that is not to be detached at any price: so
+/// the last one blocks, for what it lacks would be nowhere else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtBudget {
+    /// Appends get an error until it has what it lacks.
+    Block,
+    /// Nothing is kept for it any more, until it is back and lacks nothing that is gone; also where what it lacks is then
+    /// nowhere else.
+    Detach,
 }
 
 /// A place for batches.
@@ -187,6 +203,8 @@ pub struct DepotOptions {
     pub at: DepotAt,
     /// When a batch is cut, as text: `every 15m`, a cron line with a zone, or a size.
     pub schedule: String,
+    /// See [`AtBudget`].
+    pub at_budget: Option<AtBudget>,
 }
 
 /// Where a depot is.

@@ -75,6 +75,8 @@ pub struct ShipStatus {
     pub shipping_to: Option<Lsn>,
     /// Why the last attempt failed, until one succeeds.
     pub last_error: Option<String>,
+    /// What begins here is the first that the depot lacks, and this log doesn't keep it any more: nothing can be shipped.
+    pub pruned: Option<Lsn>,
     /// When it is tried again.
     pub retry_at: Option<Time>,
     /// Batches stored by this process.

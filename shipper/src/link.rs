@@ -107,6 +107,8 @@ struct State {
     /// The log says that the stream is alone.
     alone_noted: bool,
     depot_floor: Lsn,
+    /// Peers whose lack keeps nothing, in their order.
+    detached: Vec<bool>,
     met: Vec<Met>,
     /// Gathered under the lock, told without it.
     events: Vec<Event>,
@@ -150,6 +152,7 @@ impl Links {
             opened: false,
             alone_noted: false,
             depot_floor: Lsn::MAX,
+            detached: vec![false; options.targets.len()],
             met: vec![Met::default(); options.targets.len()],
             events,
             stopping: None,
@@ -219,8 +222,19 @@ impl Links {
 
     /// What a depot still needs of the log: part of what is announced to peers as owed. [`Lsn::MAX`]: nothing.
     pub fn set_depot_floor(&self, floor: Lsn) {
-        self.shared.state().depot_floor = floor;
-        self.shared.kick.notify_one();
+        let before = std::mem::replace(&mut self.shared.state().depot_floor, floor);
+        self.kick_if(before != floor);
+    }
+
+    /// For each peer, in their order: nothing is kept for what it lacks, and the others need keep nothing for it either.
+    pub fn set_detached(&self, detached: Vec<bool>) {
+        let news = {
+            let mut state = self.shared.state();
+            let news = state.detached != detached;
+            state.detached = detached;
+            news
+        };
+        self.kick_if(news);
     }
 
     /// The lowest position owed to any peer or depot: prune nothing above it.
@@ -253,6 +267,13 @@ impl Links {
         }
     }
 
+    /// Each kick is a turn of the link thread.
+    fn kick_if(&self, news: bool) {
+        if news {
+            self.shared.kick.notify_one();
+        }
+    }
+
     fn judge_now(&self) {
         let mut state = self.shared.state();
         self.shared.judge(&mut state, Instant::now());
@@ -273,9 +294,10 @@ fn called(name: &str, address: &str) -> String {
 }
 
 impl State {
-    /// What any peer or depot may still need.
+    /// What any peer or depot may still need, of those that anything is kept for.
     fn floor(&self) -> Lsn {
-        let owed = self.peers.iter().map(|peer| peer.remembered().map_or(Lsn::ZERO, |place| place.lsn));
+        let attached = self.peers.iter().zip(&self.detached).filter(|(_, detached)| !**detached);
+        let owed = attached.map(|(peer, _)| peer.remembered().map_or(Lsn::ZERO, |place| place.lsn));
         owed.chain([self.depot_floor]).min().unwrap_or(Lsn::MAX)
     }
 }

@@ -3,10 +3,11 @@
 //! What was only received lies in the page cache: it survives the process, not the machine. So a receiver that comes up
 //! under another boot id than the settled one is *in doubt* until it has reached the end of its primary's log again.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 
+use crate::data::write_whole;
 use crate::error::{Error, Result};
 
 /// Where Linux says which boot this is.
@@ -70,13 +71,7 @@ impl Settled {
     }
 
     fn write(&self, word: &str) -> Result<()> {
-        let aside = self.path.with_extension("new");
-        let mut file = File::create(&aside).map_err(Error::io("create", &aside))?;
-        writeln!(file, "{word}").map_err(Error::io("write", &aside))?;
-        file.sync_all().map_err(Error::io("sync", &aside))?;
-        fs::rename(&aside, &self.path).map_err(Error::io("rename", &aside))?;
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io("sync", folder))
+        write_whole(&self.path, format!("{word}\n").as_bytes())
     }
 }
 

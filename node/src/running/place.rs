@@ -176,9 +176,9 @@ impl Place {
     /// What is to be done now and then.
     pub(super) fn tick(&self) {
         let done = match &*self.running() {
-            Running::Primary(stream) => stream.primary().tick(),
             Running::Receiver(receiving) => receiving.tick(),
-            Running::Fenced(_) | Running::Closed => Ok(()),
+            // a stream looks after itself
+            Running::Primary(_) | Running::Fenced(_) | Running::Closed => Ok(()),
         };
         if let Err(error) = done {
             tracing::warn!(stream = self.name, %error, "prune");

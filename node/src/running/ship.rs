@@ -93,6 +93,9 @@ impl Parcel {
         if self.shipped.is_some() {
             return Ok(());
         }
+        if let Some(failure) = self.depot.out_of_reach(self.stream.journal()) {
+            return Err(failure);
+        }
         let waits = self.depot.waits(name).map_err(|error| self.stopped(&error))?;
         let is_news = self.said.as_ref().is_none_or(|said| {
             // how much is missing changes all the time

@@ -52,7 +52,19 @@ fn wait_primary(stream: &Stream, wait: &Wait, patience: &Patience<'_>) -> Result
     let primary = stream.primary();
     match wait.until {
         Until::Connected => look_until(board, wait.until, lsn, patience, || primary.connected())?,
-        Until::InSync => look_until(board, wait.until, lsn, patience, || primary.in_sync(lsn))?,
+        Until::InSync => {
+            let mut detached = None;
+            let holds = || {
+                detached = primary.detached_peer();
+                detached.is_some() || primary.in_sync(lsn)
+            };
+            look_until(board, wait.until, lsn, patience, holds)?;
+            if let Some(peer) = detached.filter(|_| !primary.in_sync(lsn)) {
+                let message = format!("{peer} is detached: it won't be in sync by waiting");
+                let hint = format!("towline status {} says what to do", stream.name());
+                return Err(Failure::new(Class::NotReached, message).hint(hint).at(lsn));
+            }
+        }
         Until::Durable => {
             let level = if primary.has_required() { Level::PeerDurable } else { Level::Durable };
             appender::wait(stream, lsn, level, patience)?;
@@ -102,6 +114,9 @@ fn wait_shipped(stream: &Stream, lsn: Lsn, patience: &Patience<'_>) -> Result<()
         return Err(ship::no_depot(&format!("{} has no depot", stream.name())));
     }
     loop {
+        if let Some(failure) = stream.primary().out_of_reach(lsn) {
+            return Err(failure);
+        }
         let (until, over) = match patience.slice() {
             Ok(until) => (until, None),
             Err(over) => (Instant::now(), Some(over)),

@@ -1,14 +1,15 @@
 //! What the scrub knows: when everything was looked at last, and what is damaged. Kept in a file, so that a restart
 //! hides nothing.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use jiff::Timestamp;
 use journal::Time;
 use serde::{Deserialize, Serialize};
 
+use crate::data::write_whole;
 use crate::error::{Error, Result};
 use crate::status::DamageStatus;
 use crate::stream::time_text;
@@ -134,15 +135,9 @@ pub(super) fn read(path: &Path) -> Noted {
 
 /// Writes the file, whole or not at all.
 pub(super) fn write(path: &Path, noted: &Noted) -> Result<()> {
-    let aside = path.with_extension("new");
-    let mut text = serde_json::to_vec(noted).map_err(io::Error::from).map_err(Error::io("write", &aside))?;
+    let mut text = serde_json::to_vec(noted).map_err(io::Error::from).map_err(Error::io("write", path))?;
     text.push(b'\n');
-    let mut file = File::create(&aside).map_err(Error::io("create", &aside))?;
-    file.write_all(&text).map_err(Error::io("write", &aside))?;
-    file.sync_all().map_err(Error::io("sync", &aside))?;
-    fs::rename(&aside, path).map_err(Error::io("rename", &aside))?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io("sync", folder))
+    write_whole(path, &text)
 }
 
 #[cfg(test)]

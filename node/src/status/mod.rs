@@ -133,6 +133,20 @@ pub struct DestinationStatus {
     pub next_due: Option<String>,
     /// What went wrong last.
     pub last_error: Option<String>,
+    /// Nothing of the log is kept for it any more; `None` while it is.
+    #[serde(default)]
+    pub detached: Option<DetachedStatus>,
+}
+
+/// A destination that nothing of the log is kept for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetachedStatus {
+    /// What begins here it lacks; `None`: it has not said since this node started.
+    pub lacks: Option<u64>,
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// What brings it back.
+    pub next_step: String,
 }
 
 /// The primary that feeds a receiver.
@@ -220,7 +234,7 @@ pub struct StreamStatus {
 }
 
 impl NodeStatus {
-    /// True when some stream goes on alone, waits, or is worse: `status --exit-code` is then 5.
+    /// True when some stream goes on alone, has a detached destination, waits, or is worse: `status --exit-code` is then 5.
     pub fn degraded(&self) -> bool {
         self.streams.iter().any(StreamStatus::degraded)
     }
@@ -232,9 +246,10 @@ impl NodeStatus {
 }
 
 impl StreamStatus {
-    /// True unless the stream is open with all its required peers, or follows its primary.
+    /// True unless the stream is open with all its required peers and nobody detached, or follows its primary.
     pub fn degraded(&self) -> bool {
-        !matches!(self.state, State::Open | State::Following)
+        let detached = self.destinations.iter().any(|destination| destination.detached.is_some());
+        detached || !matches!(self.state, State::Open | State::Following)
     }
 
     /// True when damage was found in its log.

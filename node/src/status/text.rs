@@ -80,6 +80,10 @@ impl Display for DestinationStatus {
                 writeln!(f, "    {word:<10} {at}{}", lag.map(behind).unwrap_or_default())?;
             }
         }
+        if let Some(detached) = &self.detached {
+            let lacks = detached.lacks.map(|lacks| format!(", lacks what begins at LSN {lacks}")).unwrap_or_default();
+            writeln!(f, "    detached   since {}{lacks}", detached.since)?;
+        }
         if let Some(due) = &self.next_due {
             writeln!(f, "    next       {due}")?;
         }

@@ -9,7 +9,7 @@ use wire::{Mode, NodeInfo};
 
 use super::{Stream, primary};
 use crate::error::Result;
-use crate::options::{DEAD_AFTER, DepotAt, DepotOptions, PeerOptions, Security};
+use crate::options::{AtBudget, DEAD_AFTER, DepotAt, DepotOptions, PeerOptions, Security};
 use crate::receiving::boot_id;
 
 /// Collects what a stream is made of; [`StreamBuilder::start`] makes it.
@@ -149,7 +149,7 @@ impl StreamBuilder {
     /// ([`Stream::wait_ready`]). Returns at once.
     ///
     /// Errors: `Fenced` when a higher term exists, `Refused` when this journal is a receiver's, `Config` for a policy
-    /// that can't be met.
+    /// that can't be met, or a peer that commits wait for and that is to be detached.
     pub fn start(self) -> Result<Stream> {
         primary::start(self)
     }
@@ -159,7 +159,8 @@ impl PeerOptions {
     /// A peer at HOST:PORT in [`Mode::Sync`] that commits wait for as long as it takes.
     pub fn at(address: impl Into<String>) -> PeerOptions {
         let address = address.into();
-        PeerOptions { name: address.clone(), address, tls_name: None, mode: Mode::Sync, on_loss: OnLoss::Block }
+        let (mode, on_loss) = (Mode::Sync, OnLoss::Block);
+        PeerOptions { name: address.clone(), address, tls_name: None, mode, on_loss, at_budget: None }
     }
 
     /// The same under a name, for people.
@@ -197,6 +198,13 @@ impl PeerOptions {
         self
     }
 
+    /// What happens at the budget when it lacks what would be given up; for a peer that commits wait for, `on_loss` says it.
+    #[must_use]
+    pub fn at_budget(mut self, at_budget: AtBudget) -> PeerOptions {
+        self.at_budget = Some(at_budget);
+        self
+    }
+
     /// The name that its certificate must carry, when that isn't the host that is dialled.
     #[must_use]
     pub fn tls_name(mut self, name: impl Into<String>) -> PeerOptions {
@@ -209,7 +217,15 @@ impl DepotOptions {
     /// A folder on this machine that takes a batch every 15 minutes.
     pub fn folder(path: impl Into<PathBuf>) -> DepotOptions {
         let path = path.into();
-        DepotOptions { name: path.display().to_string(), at: DepotAt::Folder(path), schedule: "every 15m".into() }
+        let (name, schedule) = (path.display().to_string(), "every 15m".into());
+        DepotOptions { name, at: DepotAt::Folder(path), schedule, at_budget: None }
+    }
+
+    /// What happens at the budget when it lacks what would be given up.
+    #[must_use]
+    pub fn at_budget(mut self, at_budget: AtBudget) -> DepotOptions {
+        self.at_budget = Some(at_budget);
+        self
     }
 
     /// When a batch is cut, as text: `every 15m`, a cron line with a zone, or a size.

@@ -4,16 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use journal::{Holder, Journal, Lsn, Time};
+use journal::{Class, Journal, Lsn, Time};
 use shipper::{
     AwaitsCut, BatchOptions, Batches, FolderLink, NodeLink, NodeLinkOptions, Schedule, ShipStatus, WaitShipped,
 };
 
 use super::StreamBuilder;
+use super::claims::{Claim, Need, Noted};
 use super::status::{lag, time_text};
-use crate::control::{ShipWaits, Shipped};
+use crate::control::{Failure, ShipWaits, Shipped};
 use crate::error::{Error, Result};
-use crate::options::{DepotAt, DepotOptions};
+use crate::options::{AtBudget, DepotAt, DepotOptions};
 use crate::status::DestinationStatus;
 
 /// Every depot of a stream, each with a thread of its own.
@@ -27,17 +28,22 @@ struct Fed {
     options: DepotOptions,
     batches: Batches,
     /// What it doesn't have.
-    needs: Holder,
+    claim: Claim,
 }
+
+/// What is left for a depot that lacks what is gone.
+const DEPOT_GONE: &str = "copy the batches from another depot that has them, then towline ship; without them it keeps what \
+                          it has, and nothing more is shipped to it";
 
 impl Depots {
     /// Starts to feed what the builder names. Errors: `Config` for a schedule that can't be understood.
-    pub(super) fn start(builder: &StreamBuilder, journal: &Journal) -> Result<Depots> {
+    pub(super) fn start(builder: &StreamBuilder, journal: &Journal, noted: &Noted) -> Result<Depots> {
         let mut fed = Vec::new();
         for options in &builder.depots {
-            let needs = journal.hold(format!("depot {}", options.name), Lsn::ZERO);
+            let give_way = AtBudget::give_way(options.at_budget);
+            let claim = noted.claim(journal, format!("depot {}", options.name), give_way);
             let batches = feed(builder, journal, options)?;
-            fed.push(Arc::new(Fed { options: options.clone(), batches, needs }));
+            fed.push(Arc::new(Fed { options: options.clone(), batches, claim }));
         }
         Ok(Depots { fed })
     }
@@ -68,14 +74,32 @@ impl Depots {
             .try_for_each(|fed| fed.batches.wait(lsn, Some(until)).map_err(|error| (fed.options.name.clone(), error)))
     }
 
-    /// Tells the log what each depot still needs of it; the lowest of them.
+    pub(super) fn claims(&self) -> impl Iterator<Item = &Claim> {
+        self.fed.iter().map(|fed| &fed.claim)
+    }
+
+    /// What each depot still needs of the log.
+    pub(super) fn needs(&self) -> impl Iterator<Item = (&Claim, Need)> {
+        self.fed.iter().map(|fed| {
+            let ShipStatus { pruned, shipped, last_error, .. } = fed.batches.status();
+            let need = match (pruned.or(shipped), last_error) {
+                (Some(needs), _) => Need::From(needs),
+                (None, Some(_)) => Need::Silent,
+                (None, None) => Need::NotYet,
+            };
+            (&fed.claim, need)
+        })
+    }
+
+    /// The lowest position that any depot still needs, of those that anything is kept for.
     pub(super) fn owed(&self) -> Lsn {
-        let owed = self.fed.iter().map(|fed| {
-            let owed = fed.batches.owed();
-            fed.needs.set(owed);
-            owed
-        });
-        owed.min().unwrap_or(Lsn::MAX)
+        let attached = self.fed.iter().filter(|fed| fed.claim.detached().is_none());
+        attached.map(|fed| fed.batches.owed()).min().unwrap_or(Lsn::MAX)
+    }
+
+    /// Why everything below `lsn` won't lie in every depot by waiting: one is detached that lacks some of it.
+    pub(super) fn out_of_reach(&self, lsn: Lsn, journal: &Journal) -> Option<Failure> {
+        self.fed.iter().find_map(|fed| fed.out_of_reach(lsn, journal))
     }
 
     pub(super) fn status(&self, journal: &Journal) -> Vec<DestinationStatus> {
@@ -132,6 +156,15 @@ impl AwaitsDepot {
         Ok(there.map(|(lsn, had_nothing)| Shipped { stream, depot, lsn: lsn.get(), had_nothing }))
     }
 
+    /// Why waiting is of no use, if it isn't.
+    pub(crate) fn out_of_reach(&self, journal: &Journal) -> Option<Failure> {
+        let upto = match &self.what {
+            What::Upto(lsn) => *lsn,
+            What::Cut(_) => Lsn::MAX,
+        };
+        self.fed.out_of_reach(upto, journal)
+    }
+
     /// What it waits for now.
     pub(crate) fn waits(&self, stream: &str) -> Result<ShipWaits, WaitShipped> {
         let upto = match &self.what {
@@ -151,12 +184,25 @@ impl AwaitsDepot {
 }
 
 impl Fed {
+    /// It is detached, lacks some of what lies below `lsn`, and nothing of that is on its way.
+    fn out_of_reach(&self, lsn: Lsn, journal: &Journal) -> Option<Failure> {
+        let ShipStatus { shipped, shipping_to, .. } = self.batches.status();
+        if shipped.is_some_and(|shipped| shipped >= lsn) || shipping_to.is_some() {
+            return None;
+        }
+        let detached = self.claim.detached_status(journal.start(), DEPOT_GONE)?;
+        let message = format!("{} is detached since {}: nothing is shipped to it", self.claim.name(), detached.since);
+        Some(Failure::new(Class::NotReached, message).hint(detached.next_step).at(lsn))
+    }
+
     fn status(&self, journal: &Journal) -> DestinationStatus {
         let status = self.batches.status();
-        let state = match (&status.last_error, status.shipping_to) {
-            (Some(_), _) => "failing",
-            (None, Some(_)) => "shipping",
-            (None, None) => "idle",
+        let detached = self.claim.detached_status(journal.start(), DEPOT_GONE);
+        let state = match (&detached, &status.last_error, status.shipping_to) {
+            (Some(_), ..) => "detached",
+            (None, Some(_), _) => "failing",
+            (None, None, Some(_)) => "shipping",
+            (None, None, None) => "idle",
         };
         DestinationStatus {
             name: self.options.name.clone(),
@@ -170,6 +216,7 @@ impl Fed {
             last_contact_ms: status.stored_at.map(|at| Time::now().since(at).as_millis() as u64),
             next_due: status.next_due.map(time_text),
             last_error: status.last_error,
+            detached,
             ..DestinationStatus::default()
         }
     }

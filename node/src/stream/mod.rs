@@ -10,8 +10,10 @@
 //! failed.
 
 mod builder;
+mod claims;
 mod depots;
 mod embed;
+mod keeper;
 mod policy;
 mod primary;
 mod status;

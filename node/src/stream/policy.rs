@@ -44,6 +44,7 @@ pub(crate) fn peers_of(policy: &Policy, me: Option<&Me>) -> Vec<PeerOptions> {
         tls_name: None,
         mode: member.mode,
         on_loss: OnLoss::Block,
+        at_budget: None,
     };
     others.map(peer).collect()
 }

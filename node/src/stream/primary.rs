@@ -1,21 +1,25 @@
 //! What runs behind a [`super::Stream`].
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use journal::{Class, End, Epoch, Holder, Journal, Level, Lsn, Reason, Remote, Role, RunOpening, TermSeen, WaitError};
+use journal::{
+    Class, End, Epoch, GiveWay, Holder, Journal, Level, Lsn, Reason, Remote, Role, RunOpening, TermSeen, WaitError,
+};
 use shipper::{
     Event, Links, LinksOptions, Loss, PeerOptions as PeerCore, PeerState, PeerStatus, Policy, Target, WaitShipped,
 };
 use wire::Mode;
 
+use super::claims::{Claim, Noted};
 use super::depots::{AwaitsDepot, Depots};
+use super::keeper::Keeper;
 use super::policy::went_alone;
 use super::{StreamBuilder, ended};
 use crate::control::{Failure, Promote, Promoted};
 use crate::error::{Error, Result};
-use crate::options::Security;
+use crate::options::{AtBudget, PeerOptions, Security};
 use crate::promotion::{self, Before};
 
 /// How long a wait goes on before it looks whether the loss of a peer is to be answered with an error.
@@ -29,14 +33,15 @@ pub(crate) struct Primary {
     pub(super) policy: Policy,
     reason: Reason,
     /// Absent when there are no peers: nothing then wakes up but appenders and waiters.
-    links: OnceLock<Links>,
-    depots: Depots,
+    pub(super) links: OnceLock<Links>,
+    pub(super) depots: Depots,
     /// What each peer doesn't have durably, in their order.
-    peers_need: Vec<Holder>,
+    pub(super) peers_claim: Vec<Claim>,
+    /// Who is detached, on disk.
+    pub(super) noted: Mutex<Noted>,
+    keeper: Keeper,
     /// Records that lie in no depot are kept nowhere else for good: they are not given up for space.
     _without_depot: Option<Holder>,
-    /// What the links were told last that the depots are owed.
-    told_owed: AtomicU64,
     /// The run that is open: looked at by every append.
     open: OnceLock<Epoch>,
     /// Peers that are lost from now on were let go.
@@ -64,11 +69,16 @@ pub(super) fn start(builder: StreamBuilder) -> Result<super::Stream> {
     let policy = builder.policy();
     policy.check()?;
     let options = links_options(&builder)?;
+    let give_way = builder.peers.iter().map(give_way).collect::<Result<Vec<GiveWay>>>()?;
     // before anything is given up: all of it is needed until they say otherwise
-    let hold = |name: String| journal.hold(name, Lsn::ZERO);
-    let peers_need = builder.peers.iter().map(|peer| hold(format!("peer {}", peer.name))).collect();
-    let without_depot = builder.depots.is_empty().then(|| hold("a stream without a depot".into()));
-    let depots = Depots::start(&builder, &journal)?;
+    let noted = Noted::read(&builder.spool);
+    let claim =
+        |(peer, give_way): (&PeerOptions, GiveWay)| noted.claim(&journal, format!("peer {}", peer.name), give_way);
+    let peers_claim: Vec<Claim> = builder.peers.iter().zip(give_way).map(claim).collect();
+    let without_depot = builder.depots.is_empty().then(|| journal.hold("a stream without a depot", Lsn::ZERO));
+    let depots = Depots::start(&builder, &journal, &noted)?;
+    // one that keeps all of its log for good needs nobody to look after it
+    let looked_after = !depots.is_empty() || !peers_claim.is_empty();
     journal.spawn_flusher()?;
     // a promotion that a crash cut short: its term is durable, and nobody has written in it
     let history = journal.history();
@@ -85,9 +95,10 @@ pub(super) fn start(builder: StreamBuilder) -> Result<super::Stream> {
         policy,
         links: OnceLock::new(),
         depots,
-        peers_need,
+        peers_claim,
+        noted: Mutex::new(noted),
+        keeper: Keeper::default(),
         _without_depot: without_depot,
-        told_owed: AtomicU64::new(Lsn::MAX.get()),
         open: OnceLock::new(),
         closing: AtomicBool::new(false),
         state: Mutex::default(),
@@ -114,7 +125,19 @@ pub(super) fn start(builder: StreamBuilder) -> Result<super::Stream> {
         primary.journal.begin_run()?;
         primary.journal.sync()?;
     }
+    if looked_after {
+        primary.keeper.start(&primary)?;
+    }
     Ok(super::Stream { primary })
+}
+
+/// Whether a peer may be detached.
+fn give_way(peer: &PeerOptions) -> Result<GiveWay> {
+    match (peer.mode, peer.at_budget) {
+        (Mode::Async, wanted) => Ok(AtBudget::give_way(wanted)),
+        (_, Some(AtBudget::Detach)) => Err(Error::Required { peer: peer.name.clone() }),
+        (_, None | Some(AtBudget::Block)) => Ok(GiveWay::Never),
+    }
 }
 
 fn links_options(builder: &StreamBuilder) -> Result<LinksOptions> {
@@ -266,6 +289,16 @@ impl Primary {
         self.depots.wait(lsn, until)
     }
 
+    /// Why everything below `lsn` won't lie in every depot by waiting, if it won't.
+    pub(crate) fn out_of_reach(&self, lsn: Lsn) -> Option<Failure> {
+        self.depots.out_of_reach(lsn, &self.journal)
+    }
+
+    /// The name of a peer that is detached, if one is.
+    pub(crate) fn detached_peer(&self) -> Option<&str> {
+        self.peers_claim.iter().find(|claim| claim.detached().is_some()).map(Claim::name)
+    }
+
     pub(crate) fn has_required(&self) -> bool {
         self.policy.required() > 0
     }
@@ -283,24 +316,6 @@ impl Primary {
 
     fn every_peer(&self, holds: impl Fn(&PeerStatus) -> bool) -> bool {
         self.links.get().is_none_or(|links| links.status().peers.iter().all(holds))
-    }
-
-    /// What is to be done now and then.
-    pub(crate) fn tick(&self) -> Result<()> {
-        let owed = self.depots.owed();
-        // each call wakes the link thread
-        if let Some(links) = self.links.get()
-            && self.told_owed.swap(owed.get(), Ordering::Relaxed) != owed.get()
-        {
-            links.set_depot_floor(owed);
-        }
-        if let Some(links) = self.links.get() {
-            for (needs, peer) in self.peers_need.iter().zip(links.status().peers) {
-                needs.set(peer.remembered.map_or(Lsn::ZERO, |place| place.lsn));
-            }
-        }
-        self.journal.prune_unneeded()?;
-        Ok(())
     }
 
     pub(super) fn trouble(&self) -> Option<String> {
@@ -418,6 +433,7 @@ impl Primary {
                 _ => links.stop("the primary is stopping"),
             }
         }
+        self.keeper.stop();
         self.depots.stop();
         Ok(self.journal.clone().close()?)
     }

@@ -5,6 +5,7 @@ use journal::{End, Journal, Level, Lsn, Time};
 use shipper::{Links, Loss, Marks, Notice, PeerState, PeerStatus};
 use wire::Mode;
 
+use super::claims::Claim;
 use super::primary::Primary;
 use crate::status::{DestinationStatus, KeptFor, Lag, RoleName, State, StreamStatus, Watermarks};
 
@@ -94,7 +95,8 @@ impl Primary {
         let staying: Vec<String> =
             staying.map(|peer| format!("{} with {}", mode_name(peer.mode), peer.called())).collect();
         if let Some(links) = links {
-            status.destinations = links.peers.iter().map(|peer| peer_status(&self.journal, peer)).collect();
+            let peers = links.peers.iter().zip(&self.peers_claim);
+            status.destinations = peers.map(|(peer, claim)| peer_status(&self.journal, peer, claim)).collect();
         }
         status.destinations.extend(self.depots().status(&self.journal));
         if board.ended().is_some() {
@@ -131,6 +133,9 @@ impl Primary {
             });
             let what = |peer: &String| if connected.contains(peer) { "to catch up" } else { "to connect" };
             status.waits_for = waits_for.iter().map(|peer| format!("{peer} {}", what(peer))).collect();
+        } else if let Some(detached) = status.destinations.iter().find_map(|destination| destination.detached.as_ref())
+        {
+            status.next_step = Some(detached.next_step.clone());
         } else if state == State::Alone {
             status.next_step = Some("add a peer (--to HOST:PORT,mode=sync): nothing is kept elsewhere".into());
         }
@@ -138,7 +143,11 @@ impl Primary {
     }
 }
 
-fn peer_status(journal: &Journal, peer: &PeerStatus) -> DestinationStatus {
+/// What is left for a peer that lacks what is gone.
+const PEER_GONE: &str = "it keeps what it has, and nothing more is sent to it (a full copy can't be made yet)";
+
+fn peer_status(journal: &Journal, peer: &PeerStatus, claim: &Claim) -> DestinationStatus {
+    let detached = claim.detached_status(journal.start(), PEER_GONE);
     let marks = peer.marks;
     let at = |pick: fn(&Marks) -> Lsn| marks.as_ref().map(pick);
     let lag = |at: Option<Lsn>| at.map(|at| lag(journal, at));
@@ -150,7 +159,7 @@ fn peer_status(journal: &Journal, peer: &PeerStatus) -> DestinationStatus {
         at: peer.address.clone(),
         mode: mode_name(peer.mode).into(),
         required: peer.mode != Mode::Async,
-        state: state_text(&peer.state),
+        state: if detached.is_some() { "detached".into() } else { state_text(&peer.state) },
         met: peer.node.is_some(),
         received: received.map(Lsn::get),
         durable: durable.map(Lsn::get),
@@ -164,8 +173,10 @@ fn peer_status(journal: &Journal, peer: &PeerStatus) -> DestinationStatus {
             PeerState::InSync | PeerState::CatchingUp => None,
             PeerState::Unreachable { reason } => Some(reason.clone()),
             PeerState::Refused(refusal) => Some(refusal.to_string()),
+            state @ PeerState::NeedsBase { .. } => Some(state_text(state)),
             _ => peer.trouble.as_ref().map(|trouble| trouble.text.clone()),
         },
+        detached,
     }
 }
 

@@ -161,12 +161,16 @@ impl<L: BatchLog, D: DepotLink> BatchCore<L, D> {
         match done {
             Ok(()) => {
                 self.failures = 0;
+                self.status.pruned = None;
                 // what was asked for and isn't committed yet stays asked for
                 self.goal = self.goal.filter(|goal| self.status.shipped.is_none_or(|shipped| shipped < *goal));
                 self.status.last_error = None;
                 self.status.retry_at = None;
             }
             Err(error) => {
+                if let ShipError::Trouble(Trouble::Pruned { needed, .. }) = error {
+                    self.status.pruned = Some(needed);
+                }
                 let wait = match error.is_transient() {
                     true => (RETRY_FIRST * 2u32.saturating_pow(self.failures.min(16))).min(RETRY_MAX),
                     false => RETRY_RARELY,

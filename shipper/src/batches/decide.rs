@@ -62,7 +62,7 @@ pub enum Trouble {
     },
     /// What the depot lacks is gone here.
     #[error(
-        "the depot lacks what begins at LSN {needed}, but this node keeps the log from LSN {start} on. Copy the missing batches from another depot, or ship to a new one"
+        "the depot lacks what begins at LSN {needed}, but this node keeps the log from LSN {start} on. Copy the missing batches from another depot that has them"
     )]
     Pruned {
         /// The first position that the depot lacks.

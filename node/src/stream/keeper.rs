@@ -1,0 +1,135 @@
+//! The thread that looks after a primary's destinations: who needs what of the log, who is detached, what can be given up.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use journal::{Flags, Item, Journal, Kind, Lsn, Time};
+use shipper::{PeerState, PeerStatus};
+
+use super::claims::{Claim, Need};
+use super::primary::Primary;
+use crate::error::{Error, Result};
+
+/// How often it looks. What is not given up meanwhile is more room taken, nothing else.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// The thread; it ends with the stream.
+#[derive(Debug, Default)]
+pub(super) struct Keeper {
+    running: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
+}
+
+impl Keeper {
+    /// Starts to look after `primary`, which may be gone before this is.
+    pub(super) fn start(&self, primary: &Arc<Primary>) -> Result<()> {
+        let (stop, stopped) = channel();
+        let told = Arc::downgrade(primary);
+        let thread = thread::Builder::new().name("towline-keeper".into()).spawn(move || run(&told, &stopped));
+        let thread = thread.map_err(Error::io("start a thread for", primary.journal.dir()))?;
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some((stop, thread));
+        Ok(())
+    }
+
+    /// Ends the thread and waits for it.
+    pub(super) fn stop(&self) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((stop, thread)) = running else { return };
+        drop(stop);
+        // the last handle of a stream may be dropped by this very thread
+        if thread.thread().id() != thread::current().id() && thread.join().is_err() {
+            tracing::error!("the thread that looks after a stream's destinations panicked");
+        }
+    }
+}
+
+fn run(primary: &Weak<Primary>, stopped: &Receiver<()>) {
+    let mut trouble = None;
+    loop {
+        let Some(primary) = primary.upgrade() else { return };
+        if primary.journal.board().ended().is_some() {
+            return;
+        }
+        let failed = primary.look_after().err().map(|error| error.to_string());
+        if let Some(error) = &failed
+            && trouble != failed
+        {
+            tracing::warn!(stream = primary.name, error, "look after the destinations");
+        }
+        trouble = failed;
+        drop(primary);
+        if stopped.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout) {
+            return;
+        }
+    }
+}
+
+impl Primary {
+    /// Everybody's claim on the log.
+    fn claims(&self) -> impl Iterator<Item = &Claim> {
+        self.peers_claim.iter().chain(self.depots.claims())
+    }
+
+    /// Takes note of what the destinations need, says who is detached or attached, and gives up what nobody needs.
+    fn look_after(&self) -> Result<()> {
+        let (start, now) = (self.journal.start(), Time::now());
+        let peers = self.links.get().map(|links| links.status().peers).unwrap_or_default();
+        let peers = self.peers_claim.iter().zip(peers.iter().map(peer_needs));
+        for (claim, need) in peers.chain(self.depots.needs()) {
+            if claim.look(need, start, now) {
+                self.say(claim, start);
+            }
+        }
+        if let Some(links) = self.links.get() {
+            links.set_detached(self.peers_claim.iter().map(|claim| claim.detached().is_some()).collect());
+            links.set_depot_floor(self.depots.owed());
+        }
+        let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner).keep(self.claims());
+        self.note_in_log();
+        self.journal.prune_unneeded()?;
+        noted
+    }
+
+    fn say(&self, claim: &Claim, start: Lsn) {
+        let (stream, destination) = (self.name.as_str(), claim.name());
+        match claim.detached() {
+            Some(detached) => {
+                let lacks = detached.lacks.map(Lsn::get);
+                let start = start.get();
+                tracing::warn!(stream, destination, lacks, start, "detached: no log is kept for it any more");
+            }
+            None => tracing::warn!(stream, destination, "attached again"),
+        }
+    }
+
+    /// The log itself says from where to where somebody was left behind. Where it can't now, it does later.
+    fn note_in_log(&self) {
+        if !self.journal.has_run() {
+            return;
+        }
+        for claim in self.claims() {
+            let Some(text) = claim.unlogged() else { continue };
+            match note(&self.journal, &text) {
+                Ok(()) => claim.logged(),
+                Err(error) => tracing::debug!(stream = self.name, %error, text, "note in the log"),
+            }
+        }
+    }
+}
+
+fn note(journal: &Journal, text: &str) -> journal::Result<()> {
+    let parts = [text.as_bytes()];
+    let item = Item { kind: Kind::Detached, flags: Flags::NONE, volume: 0, producer: None, parts: &parts };
+    journal.append(item)?.written().map(drop)
+}
+
+/// What a peer doesn't have durably.
+fn peer_needs(peer: &PeerStatus) -> Need {
+    match (&peer.state, peer.remembered) {
+        (PeerState::NeedsBase { receiver_end, .. }, _) => Need::From(*receiver_end),
+        (_, Some(place)) => Need::From(place.lsn),
+        (PeerState::Connecting, None) => Need::NotYet,
+        (_, None) => Need::Silent,
+    }
+}
