@@ -16,6 +16,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::log::Journal;
 use crate::lsn::Lsn;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
 /// What is kept although nobody needs it: at least the last `bytes` of the log, and everything younger than `age`.
@@ -109,6 +110,8 @@ impl Drop for Holder {
 #[derive(Debug, Default)]
 pub(crate) struct Holders {
     all: Mutex<All>,
+    /// How often somebody gave way.
+    gave_way: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -153,7 +156,9 @@ impl Holders {
             return false;
         }
         let going = all.holding.iter_mut().filter(|holding| goes(holding));
-        going.map(|holding| holding.detached = Some(end)).count() > 0
+        let gone = going.map(|holding| holding.detached = Some(end)).count() as u64;
+        self.gave_way.fetch_add(gone, Ordering::Release);
+        gone > 0
     }
 }
 
@@ -176,6 +181,11 @@ impl Journal {
         let all = self.shared.holders.lock();
         let counting = all.holding.iter().filter(|holding| holding.counts());
         counting.map(|holding| &holding.held).min_by_key(|held| held.needs).cloned()
+    }
+
+    /// How often a holder gave way since the journal was opened: for whoever wants to know at once.
+    pub fn gave_way(&self) -> u64 {
+        self.shared.holders.gave_way.load(Ordering::Acquire)
     }
 
     /// Whom the log's beginning is kept for; `None`: for nobody in particular.
@@ -275,7 +285,7 @@ mod tests {
                 detached: None,
             };
             let holding = three.into_iter().enumerate().map(holding).collect();
-            let holders = Holders { all: Mutex::new(All { holding, next_number: 3 }) };
+            let holders = Holders { all: Mutex::new(All { holding, next_number: 3 }), gave_way: AtomicU64::new(0) };
             let made = holders.make_way(Lsn::new(end));
             let gone: Vec<usize> = (0..3).filter(|&number| !holders.lock().holding[number].counts()).collect();
 

@@ -197,6 +197,11 @@ impl Journal {
         self.shared.geometry
     }
 
+    /// Most bytes that its files may take.
+    pub fn budget_bytes(&self) -> u64 {
+        self.shared.options.budget_bytes
+    }
+
     /// The watermarks.
     pub fn board(&self) -> &Arc<Board> {
         &self.shared.board

@@ -89,7 +89,12 @@ fn a_stream_without_a_depot_and_a_schedule_of_nonsense_are_said_as_such() {
 fn fed(dir: &Path, depots: &[(&str, &str)]) -> Running {
     let with = |mut options: Options, (name, schedule): &(&str, &str)| {
         let at = DepotAt::Folder(dir.join(name));
-        options.streams[0].depots.push(DepotOptions { name: (*name).into(), at, schedule: (*schedule).into(), at_budget: None });
+        options.streams[0].depots.push(DepotOptions {
+            name: (*name).into(),
+            at,
+            schedule: (*schedule).into(),
+            at_budget: None,
+        });
         options
     };
     let a = start(depots.iter().fold(primary(dir, "a", []), with));

@@ -2,6 +2,7 @@
 //! over real sockets and real files.
 
 mod depot;
+mod detached;
 mod gate;
 mod history;
 mod pair;

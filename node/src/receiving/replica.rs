@@ -22,6 +22,8 @@ use crate::error::{Error, Result};
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 /// … and after so many bytes of log.
 const CHECKPOINT_BYTES: u64 = 256 << 20;
+/// … or a part of the log's budget.
+const CHECKPOINTS_PER_BUDGET: u64 = 8;
 /// After a failure that may pass (no space), it tries again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The only volume of a stream in this version.
@@ -153,7 +155,9 @@ impl Worker {
         loop {
             let (to, stop) = self.next(checkpointed);
             let applied = self.apply(to);
-            let due = checkpointed.elapsed() >= CHECKPOINT_EVERY || self.behind_checkpoint() >= CHECKPOINT_BYTES;
+            // the log is kept from the checkpoint on: a small budget has no room for much of it
+            let bytes = CHECKPOINT_BYTES.min(self.journal.budget_bytes() / CHECKPOINTS_PER_BUDGET);
+            let due = checkpointed.elapsed() >= CHECKPOINT_EVERY || self.behind_checkpoint() >= bytes;
             let kept = if stop || due { self.checkpoint() } else { Ok(()) };
             if due {
                 checkpointed = Instant::now();

@@ -36,6 +36,8 @@ pub(super) enum Need {
     Silent,
     /// Nothing below.
     From(Lsn),
+    /// It was asked just now: what begins here it lacks, and the log doesn't keep it any more.
+    Gone(Lsn),
 }
 
 /// Nothing of the log is kept for a destination.
@@ -60,6 +62,8 @@ pub(super) struct Claim {
 #[derive(Debug, Default)]
 struct Known {
     needs: Option<Lsn>,
+    /// It said itself that it lacks what is gone.
+    gone: bool,
     detached: Option<Detached>,
     /// The log says that it is detached.
     logged: bool,
@@ -74,7 +78,7 @@ impl Claim {
         if detached.is_some() {
             holder.detach();
         }
-        let known = Known { needs: None, detached, logged: noted.is_some() };
+        let known = Known { detached, logged: noted.is_some(), ..Known::default() };
         Claim { name, holder, give_way, known: Mutex::new(known) }
     }
 
@@ -90,11 +94,12 @@ impl Claim {
     /// The same for people, over a log that begins at `start`. `otherwise`: what is left to do when it lacks what is gone.
     pub(super) fn detached_status(&self, start: Lsn, otherwise: &str) -> Option<DetachedStatus> {
         let Detached { lacks, since } = self.detached()?;
-        let (name, needs) = (&self.name, self.known().needs);
-        let next_step = match needs.filter(|needs| *needs < start) {
-            Some(needs) => {
-                format!("{name} lacks LSN {needs}..{start}, which this log doesn't keep any more: {otherwise}")
+        let (name, gone) = (&self.name, self.known().gone);
+        let next_step = match lacks.filter(|_| gone) {
+            Some(lacks) => {
+                format!("{name} lacks LSN {lacks}..{start}, which this log doesn't keep any more: {otherwise}")
             }
+            // what it has acknowledged may be noted a little late
             None => format!("bring back {name}: it goes on by itself if it holds everything below LSN {start}"),
         };
         Some(DetachedStatus { lacks: lacks.map(Lsn::get), since: time_text(since), next_step })
@@ -106,8 +111,9 @@ impl Claim {
         if need != Need::NotYet {
             self.holder.set_give_way(self.give_way);
         }
-        if let Need::From(needs) = need {
+        if let Need::From(needs) | Need::Gone(needs) = need {
             self.holder.set(needs);
+            known.gone = need == Need::Gone(needs);
             known.needs = Some(needs);
             match needs >= start {
                 true => self.holder.attach(),

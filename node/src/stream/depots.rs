@@ -82,10 +82,11 @@ impl Depots {
     pub(super) fn needs(&self) -> impl Iterator<Item = (&Claim, Need)> {
         self.fed.iter().map(|fed| {
             let ShipStatus { pruned, shipped, last_error, .. } = fed.batches.status();
-            let need = match (pruned.or(shipped), last_error) {
-                (Some(needs), _) => Need::From(needs),
-                (None, Some(_)) => Need::Silent,
-                (None, None) => Need::NotYet,
+            let need = match (pruned, shipped, last_error) {
+                (Some(needs), ..) => Need::Gone(needs),
+                (None, Some(needs), _) => Need::From(needs),
+                (None, None, Some(_)) => Need::Silent,
+                (None, None, None) => Need::NotYet,
             };
             (&fed.claim, need)
         })

@@ -1,5 +1,6 @@
 //! The thread that looks after a primary's destinations: who needs what of the log, who is detached, what can be given up.
 
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
@@ -71,8 +72,20 @@ impl Primary {
         self.peers_claim.iter().chain(self.depots.claims())
     }
 
+    /// After an append: somebody may have given way for it. The peers have to know before they write these entries, or they
+    /// have no room for them.
+    pub(super) fn look_who_gave_way(&self) {
+        if self.journal.gave_way() != self.gave_way.load(Ordering::Relaxed)
+            && let Err(error) = self.look_after()
+        {
+            tracing::warn!(stream = self.name, %error, "look after the destinations");
+        }
+    }
+
     /// Takes note of what the destinations need, says who is detached or attached, and gives up what nobody needs.
     fn look_after(&self) -> Result<()> {
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        self.gave_way.store(self.journal.gave_way(), Ordering::Relaxed);
         let (start, now) = (self.journal.start(), Time::now());
         let peers = self.links.get().map(|links| links.status().peers).unwrap_or_default();
         let peers = self.peers_claim.iter().zip(peers.iter().map(peer_needs));
@@ -85,10 +98,10 @@ impl Primary {
             links.set_detached(self.peers_claim.iter().map(|claim| claim.detached().is_some()).collect());
             links.set_depot_floor(self.depots.owed());
         }
-        let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner).keep(self.claims());
+        let kept = noted.keep(self.claims());
         self.note_in_log();
         self.journal.prune_unneeded()?;
-        noted
+        kept
     }
 
     fn say(&self, claim: &Claim, start: Lsn) {
@@ -127,7 +140,7 @@ fn note(journal: &Journal, text: &str) -> journal::Result<()> {
 /// What a peer doesn't have durably.
 fn peer_needs(peer: &PeerStatus) -> Need {
     match (&peer.state, peer.remembered) {
-        (PeerState::NeedsBase { receiver_end, .. }, _) => Need::From(*receiver_end),
+        (PeerState::NeedsBase { receiver_end, .. }, _) => Need::Gone(*receiver_end),
         (_, Some(place)) => Need::From(place.lsn),
         (PeerState::Connecting, None) => Need::NotYet,
         (_, None) => Need::Silent,

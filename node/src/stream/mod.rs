@@ -125,6 +125,7 @@ impl Stream {
             return Err(self.primary.not_ready());
         }
         let ticket = self.journal().append_many(items)?;
+        self.primary.look_who_gave_way();
         Ok(Ticket::new(self.primary.clone(), ticket))
     }
 

@@ -1,6 +1,6 @@
 //! What runs behind a [`super::Stream`].
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,8 @@ pub(crate) struct Primary {
     /// Who is detached, on disk.
     pub(super) noted: Mutex<Noted>,
     keeper: Keeper,
+    /// Holders that had given way when the keeper looked last.
+    pub(super) gave_way: AtomicU64,
     /// Records that lie in no depot are kept nowhere else for good: they are not given up for space.
     _without_depot: Option<Holder>,
     /// The run that is open: looked at by every append.
@@ -98,6 +100,7 @@ pub(super) fn start(builder: StreamBuilder) -> Result<super::Stream> {
         peers_claim,
         noted: Mutex::new(noted),
         keeper: Keeper::default(),
+        gave_way: AtomicU64::new(0),
         _without_depot: without_depot,
         open: OnceLock::new(),
         closing: AtomicBool::new(false),
