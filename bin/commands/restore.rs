@@ -6,6 +6,7 @@ use archive::{Catalogue, Coverage, Depot, EntryAt, Neighbours, Plan, Point, Sour
 use jiff::Zoned;
 use jiff::tz::TimeZone;
 use journal::{Class, Epoch, Lsn, Replay, ReplayError, Term, Until};
+use node::control::{Client, Held};
 use serde::Serialize;
 use volume::Output;
 use volume::frames::Frames;
@@ -95,11 +96,13 @@ pub(crate) fn execute(args: Args, out: &mut Out) -> Outcome {
 struct Sources {
     catalogue: Option<Catalogue>,
     journal: Option<Offline>,
+    /// A running node keeps its journal for this process, as long as it has room.
+    _held: Option<Held>,
 }
 
 impl Sources {
     fn open(paths: &[PathBuf], stream: &str) -> Result<Sources, Failure> {
-        let mut sources = Sources { catalogue: None, journal: None };
+        let mut sources = Sources { catalogue: None, journal: None, _held: None };
         for path in paths {
             let place = match Place::find(path)? {
                 Place::Node(data) => stream_in(&data, stream)?,
@@ -120,6 +123,8 @@ impl Sources {
                 sources.catalogue = Some(Depot::find(&depot, stream)?.catalogue()?);
             }
             if let Some(journal) = journal {
+                // before the look at it
+                sources._held = hold(&journal);
                 sources.journal = Some(Offline::open(&journal)?);
             }
         }
@@ -129,7 +134,7 @@ impl Sources {
     /// What the journal covers: read once, all of it.
     fn coverage(&self) -> Result<Option<Coverage>, Failure> {
         let scan = self.journal.as_ref().map(|journal| Coverage::scan(journal, Lsn::MAX));
-        Ok(scan.transpose()?)
+        scan.transpose().map_err(unread)
     }
 
     fn tail(&self) -> Option<&dyn archive::Tail> {
@@ -165,9 +170,31 @@ fn write(plan: &Plan, sources: &Sources, target: &Path, args: &Args) -> Result<D
     })
 }
 
+/// Has the node whose journal this is, if one runs, keep it for this process. Without it, or without its word, what is
+/// pruned while it is read is noticed all the same.
+fn hold(journal: &Path) -> Option<Held> {
+    let stream = journal.parent()?;
+    let streams = stream.parent().filter(|streams| streams.ends_with("streams"))?;
+    let client = Client::connect(streams.parent()?).ok()?;
+    client.hold(stream.file_name()?.to_str()?).ok()
+}
+
+/// What was to be read couldn't be.
+fn unread(error: archive::Error) -> Failure {
+    let pruned = matches!(error, archive::Error::Journal(journal::Error::Pruned { .. }));
+    let failure = Failure::from(error);
+    match pruned {
+        true => failure.hint(
+            "the node that writes this journal gave that part up while it was read: its budget is used up, or its disk is \
+             full. Restore from a depot, or give the stream a larger budget and restore again",
+        ),
+        false => failure,
+    }
+}
+
 fn failure(error: ReplayError<archive::Error, volume::Error>) -> Failure {
     match error {
-        ReplayError::Source(error) => error.into(),
+        ReplayError::Source(error) => unread(error),
         ReplayError::Machine(error) => error.into(),
         error => Failure::new(Class::Corrupt, error),
     }
@@ -196,7 +223,7 @@ struct ShownEntry {
 
 fn show(plan: &Plan, sources: &Sources, args: &Args, out: &mut Out) -> Outcome {
     let zone = TimeZone::system();
-    let Neighbours { before, after } = Source::neighbours(plan, sources.tail())?;
+    let Neighbours { before, after } = Source::neighbours(plan, sources.tail()).map_err(unread)?;
     // an LSN or a time may fall between or into entries: what is reached is the end of the last whole one
     let reaches = before.map_or(0, |entry| entry.end.get());
     let code = if plan.short.is_some() { IN_PART } else { DONE };

@@ -125,6 +125,23 @@ impl Log {
         Ok(SegmentInfo { path: path.to_owned(), range, tip: header.tip })
     }
 
+    /// Why the file of a segment that was there is gone: it was pruned since, or else it is missing.
+    fn pruned(&self, range: LsnRange) -> Error {
+        let path = self.dir.join(control::NAME);
+        let stored = File::open(&path).map_err(Error::io("open", &path)).and_then(|file| control::read(&file, &path));
+        match stored {
+            Ok(stored) if stored.facts.start.lsn >= range.to => {
+                Error::Pruned { wanted: range.from.max(self.start()), start: stored.facts.start.lsn }
+            }
+            Ok(_) => {
+                let path = self.dir.join(file_name(range.from));
+                let what = format!("this segment is missing; {}", way_back(&path));
+                Error::Corrupt { path, what }
+            }
+            Err(error) => error,
+        }
+    }
+
     fn note_unreadable(&mut self, first: Lsn, path: PathBuf, error: Error) -> Result<()> {
         let Error::Corrupt { what, .. } = error else { return Err(error) };
         let range = LsnRange::new(first.max(self.start()), first.advance(self.geometry().body_bytes()));

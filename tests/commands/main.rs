@@ -3,6 +3,7 @@
 mod daemon;
 mod demo;
 mod grammar;
+mod held;
 mod offline;
 mod peers;
 mod pki;

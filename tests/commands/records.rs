@@ -14,13 +14,13 @@ use crate::daemon::Daemon;
 use crate::support::{Ended, run, run_with, towline};
 
 /// A primary of the stream `log` without peers.
-struct Lone {
+pub(crate) struct Lone {
     folder: TempDir,
     daemon: Option<Daemon>,
 }
 
 impl Lone {
-    fn start(more: &[&str]) -> Lone {
+    pub(crate) fn start(more: &[&str]) -> Lone {
         let mut lone = Lone { folder: tempfile::tempdir().unwrap(), daemon: None };
         lone.again(more);
         lone
@@ -33,11 +33,11 @@ impl Lone {
         self.daemon = Some(daemon);
     }
 
-    fn data(&self) -> String {
+    pub(crate) fn data(&self) -> String {
         self.folder.path().join("P").to_str().unwrap().to_owned()
     }
 
-    fn append(&self, input: &[u8], more: &[&str]) -> Ended {
+    pub(crate) fn append(&self, input: &[u8], more: &[&str]) -> Ended {
         run_with([&["append", "log", "--data", &self.data()], more].concat(), input)
     }
 
@@ -45,7 +45,7 @@ impl Lone {
         run([&["tail", "log", "--data", &self.data()], more].concat()).expect(0).stdout
     }
 
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         let data = self.data();
         let daemon = self.daemon.take().unwrap();
         daemon.stop(Path::new(&data)).expect(0);
@@ -274,7 +274,7 @@ fn line(number: u64) -> String {
     format!("{number} {}\n", "z".repeat(1000))
 }
 
-fn lines(count: u64) -> String {
+pub(crate) fn lines(count: u64) -> String {
     (0..count).map(line).collect()
 }
 

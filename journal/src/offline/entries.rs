@@ -1,6 +1,7 @@
 //! A verified walk over the files of a journal. Memory is bounded by the longest entry, whatever a damaged header claims.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 
 use zerocopy::FromBytes;
@@ -164,7 +165,7 @@ impl<'a> Entries<'a> {
             let Some(segment) = self.log.segments.iter().find(|segment| holds(segment.range)) else {
                 return Ok(false);
             };
-            let file = File::open(&segment.path).map_err(Error::io("open", &segment.path))?;
+            let file = self.open(segment)?;
             self.file = Some((segment, file));
         }
         let Some((segment, file)) = &self.file else { return Ok(false) };
@@ -174,6 +175,14 @@ impl<'a> Entries<'a> {
             self.forget();
         }
         read.map(|()| self.buffer.len() as u64 >= wanted)
+    }
+
+    fn open(&self, segment: &SegmentInfo) -> Result<File> {
+        File::open(&segment.path).map_err(|error| match error.kind() {
+            // a running node may have given it up meanwhile
+            io::ErrorKind::NotFound => self.log.pruned(segment.range),
+            _ => Error::io("open", &segment.path)(error),
+        })
     }
 
     fn forget(&mut self) {
@@ -192,7 +201,7 @@ impl<'a> Entries<'a> {
         let facts = &self.log.facts;
         let mut behind = Behind { is_something: false, durable: Lsn::ZERO };
         for segment in self.log.segments.iter().filter(|segment| segment.range.to > at) {
-            let file = File::open(&segment.path).map_err(Error::io("open", &segment.path))?;
+            let file = self.open(segment)?;
             let mut from = segment.range.from.max(at.advance(ENTRY_ALIGN as u64));
             while let Some(header) = self.search(segment, &file, from)? {
                 behind.is_something = true;

@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use super::address;
 use super::frame::{FRAME_HEAD_BYTES, FrameHead, FrameKind, RECORD_HEAD_BYTES};
 use super::protocol::{
-    Answer, Append, Command, Done, Failure, Mark, Marked, Promote, Promoted, Reached, Request, SCHEMA, Status,
-    StatusOf, Stopping, TailFrom, Tailing, Wait,
+    Answer, Append, Command, Done, Failure, Hold, Holding, Mark, Marked, Promote, Promoted, Reached, Request, SCHEMA,
+    Status, StatusOf, Stopping, TailFrom, Tailing, Wait,
 };
 use super::shipping::{Ship, ShipWaits, Shipped, Shipping};
 use super::{LINE_BYTES_MAX, socket_path};
@@ -26,6 +26,12 @@ const SEND_BUFFER_BYTES: usize = 256 << 10;
 pub struct Client {
     path: PathBuf,
     reader: BufReader<UnixStream>,
+}
+
+/// A log that is kept for this process until this is dropped, as long as there is room.
+#[derive(Debug)]
+pub struct Held {
+    _client: Client,
 }
 
 impl fmt::Debug for Client {
@@ -86,6 +92,13 @@ impl Client {
     /// Ends the node. Its process is gone a little later: at most its stop timeout.
     pub fn stop(&mut self) -> Result<Stopping> {
         self.ask(Command::Stop)
+    }
+
+    /// Has the log of a stream kept, for this process to read, until the answer is dropped.
+    pub fn hold(mut self, stream: &str) -> Result<Held> {
+        let hold = Hold { stream: stream.to_owned(), pid: std::process::id() };
+        let Holding { .. } = self.ask(Command::Hold(hold))?;
+        Ok(Held { _client: self })
     }
 
     /// Begins to append: records go in through the [`Sender`], acknowledgements come out of [`Acks`], in another thread

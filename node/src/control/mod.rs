@@ -24,11 +24,11 @@ mod tail;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Acks, Client, Sender, Tail, TailRecord};
+pub use client::{Acks, Client, Held, Sender, Tail, TailRecord};
 pub use frame::{FRAME_BODY_BYTES_MAX, FRAME_HEAD_BYTES, FrameHead, FrameKind};
 pub use protocol::{
-    Acked, Answer, Append, Command, Done, Failure, From, Level, Mark, Marked, Promote, Promoted, Reached, Request,
-    SCHEMA, Status, StatusOf, Stopping, TailFrom, Tailing, Until, Wait,
+    Acked, Answer, Append, Command, Done, Failure, From, Hold, Holding, Level, Mark, Marked, Promote, Promoted,
+    Reached, Request, SCHEMA, Status, StatusOf, Stopping, TailFrom, Tailing, Until, Wait,
 };
 pub(crate) use server::Listener;
 pub(crate) use service::{Appender, Incoming, Over, Patience, Reach, Service, Tailer};

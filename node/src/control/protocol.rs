@@ -39,6 +39,8 @@ pub enum Command {
     Mark(Mark),
     /// Ship to the depots.
     Ship(Ship),
+    /// Keep the log for a restore that reads it.
+    Hold(Hold),
     /// Make this node the primary of a stream.
     Promote(Promote),
     /// End the node as TERM does.
@@ -125,6 +127,25 @@ pub enum From {
     Time(u64),
     /// The end: only what is appended from now on.
     End,
+}
+
+/// Keep the log of a stream for a restore, from its beginning on, for as long as this connection lasts. It gives way
+/// where there is no room for what is appended: what it comes to then may not be kept any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hold {
+    /// The stream's name.
+    pub stream: String,
+    /// The process that reads, for people.
+    pub pid: u32,
+}
+
+/// Answer to `hold`: the log is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Holding {
+    /// From here on.
+    pub from: u64,
 }
 
 /// Which status is wanted.
@@ -405,6 +426,8 @@ mod tests {
         let text = r#"{"schema":1,"command":{"promote":{"stream":"log","accept_loss":true,"wait_for_peer":false}}}"#;
         stands_for(text, &request(Command::Promote(promote)));
         stands_for(r#"{"schema":1,"command":"stop"}"#, &request(Command::Stop));
+        let text = r#"{"schema":1,"command":{"hold":{"stream":"events","pid":77}}}"#;
+        stands_for(text, &request(Command::Hold(Hold { stream: stream(), pid: 77 })));
         let ship = Ship { stream: None, when: ShipWhen::Next, timeout_ms: Some(5) };
         let text = r#"{"schema":1,"command":{"ship":{"stream":null,"when":"next","timeout_ms":5}}}"#;
         stands_for(text, &request(Command::Ship(ship)));

@@ -15,7 +15,7 @@ use journal::Class;
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::Serialize;
 
-use super::protocol::{Answer, Command, Failure, Request, SCHEMA, Tailing};
+use super::protocol::{Answer, Command, Failure, Holding, Request, SCHEMA, Tailing};
 use super::service::{Patience, Service};
 use super::shipping::Shipping;
 use super::{address, append, client::to_line, socket_path, tail};
@@ -161,6 +161,15 @@ fn serve(stream: &UnixStream, service: &dyn Service, stop: &Stop) -> io::Result<
             }
             Command::Promote(promote) => answer(stream, service.promote(&promote))?,
             Command::Stop => answer(stream, Ok(service.stop()))?,
+            Command::Hold(hold) => {
+                let (_holder, from) = match service.hold(&hold) {
+                    Ok(held) => held,
+                    Err(failure) => return say(stream, &Answer::<()>::Error(failure)),
+                };
+                say(stream, &Answer::Ok(Holding { from: from.get() }))?;
+                // nothing more is taken: whoever holds leaves when it is done, or the node stops
+                return io::copy(&mut input, &mut io::sink()).map(drop);
+            }
             Command::Append(append) => {
                 let appender = match service.appender(&append, &patience(append.timeout_ms)) {
                     Ok(appender) => appender,

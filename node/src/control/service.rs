@@ -5,11 +5,11 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use journal::{Epoch, Flags, Lsn};
+use journal::{Epoch, Flags, Holder, Lsn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::protocol::{
-    Append, Failure, Level, Mark, Marked, Promote, Promoted, Reached, Status, StatusOf, Stopping, TailFrom, Wait,
+    Append, Failure, Hold, Level, Mark, Marked, Promote, Promoted, Reached, Status, StatusOf, Stopping, TailFrom, Wait,
 };
 use super::shipping::{Ship, ShipWaits, Shipped};
 use crate::stop::Stop;
@@ -33,6 +33,8 @@ pub(crate) trait Service: Send + Sync {
     fn stop(&self) -> Stopping;
     fn appender(&self, append: &Append, patience: &Patience<'_>) -> Result<Arc<dyn Appender>, Failure>;
     fn tailer(&self, tail: &TailFrom) -> Result<Box<dyn Tailer>, Failure>;
+    /// Keeps the log until the holder is dropped, and says from where on.
+    fn hold(&self, hold: &Hold) -> Result<(Holder, Lsn), Failure>;
 }
 
 /// A record from a client.

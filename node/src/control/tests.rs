@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use journal::{Class, Epoch, Flags, Lsn, Term, Time};
+use journal::{Class, Epoch, Flags, Holder, Lsn, Term, Time};
 
 use super::*;
 use crate::status::NodeStatus;
@@ -93,6 +93,10 @@ impl Tailer for MadeTailer {
 struct MadeNode(Arc<Made>, Stop);
 
 impl Service for MadeNode {
+    fn hold(&self, hold: &Hold) -> Result<(Holder, Lsn), Failure> {
+        Err(Failure::new(Class::Absent, format!("no stream {}", hold.stream)))
+    }
+
     fn status(&self, _: &StatusOf) -> Result<NodeStatus, Failure> {
         Ok(NodeStatus { schema: SCHEMA, node: "made up".into(), ..NodeStatus::default() })
     }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use journal::RECORD_BYTES_MAX_DEFAULT;
+use journal::{GiveWay, Holder, Lsn, RECORD_BYTES_MAX_DEFAULT};
 
 use super::appender::{self, StreamAppender};
 use super::{Node, ship};
 use crate::control::{
-    Append, Appender, Failure, Mark, Marked, Patience, Promote, Promoted, Reached, SCHEMA, Service, Ship, ShipWaits,
-    Shipped, Status, StatusOf, Stopping, TailFrom, Tailer, Wait,
+    Append, Appender, Failure, Hold, Mark, Marked, Patience, Promote, Promoted, Reached, SCHEMA, Service, Ship,
+    ShipWaits, Shipped, Status, StatusOf, Stopping, TailFrom, Tailer, Wait,
 };
 use crate::status::NodeStatus;
 use crate::stream::JournalTail;
@@ -86,5 +86,15 @@ impl Service for Node {
     fn tailer(&self, tail: &TailFrom) -> Result<Box<dyn Tailer>, Failure> {
         let journal = self.place(&tail.stream)?.journal()?;
         Ok(Box::new(JournalTail::new(&journal, tail.from, tail.follow)?))
+    }
+
+    fn hold(&self, hold: &Hold) -> Result<(Holder, Lsn), Failure> {
+        let journal = self.place(&hold.stream)?.journal()?;
+        let holder = journal.hold(format!("restore by pid {}", hold.pid), journal.start());
+        holder.set_give_way(GiveWay::Always);
+        // what was pruned at that moment is gone
+        let from = journal.start();
+        holder.set(from);
+        Ok((holder, from))
     }
 }
