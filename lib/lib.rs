@@ -38,7 +38,7 @@
 //! `docs/examples/ledger.rs` is a whole program.
 
 pub use journal::{
-    Ack, Class, Epoch, Geometry, Journal, Level, Lsn, NodeId, Options, Role, StreamId, Term, Time, WaitError,
+    Ack, Class, Epoch, Geometry, Journal, Level, Lsn, NodeId, Options, Retain, Role, StreamId, Term, Time, WaitError,
 };
 pub use node::{
     AtBudget, DepotAt, DepotOptions as Depot, Error, OwnedRecord, PeerOptions as Peer, Records, Result, Security,

@@ -1,4 +1,4 @@
-//! A restore that reads the journal of a running node.
+//! Who holds the log of a running node, and what people see of one who doesn't any more.
 
 use std::io::Read;
 use std::process::{Child, ChildStdout, Stdio};
@@ -87,4 +87,29 @@ fn at_the_budget_a_restore_gives_way_and_ends_with_15() {
     assert!(lines(2000).starts_with(&output), "what came out is right");
     run(["status", "--data", &node.data(), "--exit-code"]).expect(0);
     node.stop();
+}
+
+#[test]
+fn a_detached_depot_is_5_in_status_and_15_for_whoever_waits_for_it() {
+    let depot = tempfile::tempdir().unwrap();
+    let night = depot.path().join("night");
+    let to = format!("{},name=night,at-budget=detach,schedule=every 1d", night.display());
+    let mut node = Lone::start(&["--segment", "64 KiB", "--budget", "1 MiB", "--to", &to]);
+    node.append(lines(50).as_bytes(), &["--wait", "durable"]).expect(0);
+    ship(&node);
+    std::fs::rename(&night, depot.path().join("away")).unwrap();
+    let data = node.data();
+    while run(["status", "--data", &data, "--exit-code"]).code == 0 {
+        node.append(lines(200).as_bytes(), &["--wait", "durable"]).expect(0);
+    }
+    let status = run(["status", "--data", &data, "--exit-code"]).expect(5);
+    status.prints("detached").prints("lacks what begins at LSN").prints("bring back depot night");
+    run(["ship", "log", "--data", &data]).expect(15).says("depot night is detached").says("bring back");
+    run(["wait", "log", "--for", "shipped", "--data", &data]).expect(15).says("depot night is detached");
+    node.stop();
+    let journal = format!("{data}/streams/log/journal");
+    run(["journal", "dump", &journal]).expect(0).prints("detached: depot night, which lacks what begins at LSN");
+
+    let words = ["primary", "--data", &data, "--stream", "log", "--to", "127.0.0.1:1,at-budget=detach"];
+    run(words).expect(2).says("can't be detached").says("on-loss=");
 }

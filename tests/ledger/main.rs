@@ -87,6 +87,49 @@ fn a_booking_is_durable_at_the_peer_when_it_is_confirmed() {
     assert_eq!(towline::records(&journal, journal.start()).expect("records").count(), 3);
 }
 
+/// Nobody calls an embedded stream now and then: it gives up by itself what lies in its depot, names a depot that lags, and
+/// its thread ends with it.
+#[test]
+fn an_embedded_stream_looks_after_its_destinations_itself() {
+    use towline::{AtBudget, Depot, Geometry, Journal, Lsn, Options, Retain, Stream};
+    let folder = tempfile::tempdir().expect("a folder");
+    let (dir, night) = (folder.path().join("log"), folder.path().join("night"));
+    let options = || Options {
+        geometry: Geometry::new(64 << 10).expect("a size"),
+        budget_bytes: 4 << 20,
+        retain: Some(Retain { bytes: 64 << 10, ..Retain::default() }),
+        ..Options::default()
+    };
+    let begin = || {
+        let journal = towline::open_or_create(&dir, options()).expect("it is free");
+        let depot = Depot::folder(&night).schedule("64 KiB").at_budget(AtBudget::Detach);
+        Stream::builder(journal).name("log").depot(depot).start().expect("started")
+    };
+    let append = |stream: &Stream| {
+        stream.append([&[7; 10_000][..]]).expect("there is room").durable().expect("durable");
+    };
+    let stream = begin();
+    while stream.journal().start() == Lsn::ZERO {
+        append(&stream);
+    }
+    std::fs::rename(&night, folder.path().join("away")).expect("moved");
+    let shipped = stream.journal().start();
+    // more than the budget: the depot is left behind
+    while stream.journal().start() < shipped.advance(6 << 20) {
+        append(&stream);
+    }
+    stream.close().expect("closed");
+    // nothing holds the journal any more
+    let journal = Journal::open(&dir, options()).expect("it is free");
+    assert!(towline::records(&journal, journal.start()).expect("records").all(|record| record.is_ok()));
+    drop(journal);
+    let noted = std::fs::read_to_string(dir.with_extension("spool").join("detached.json")).expect("it is noted");
+    assert!(noted.contains("depot ") && noted.contains("night"), "{noted}");
+    std::fs::rename(folder.path().join("away"), &night).expect("moved");
+    drop(begin());
+    Journal::open(&dir, options()).expect("a dropped stream lets go of it too");
+}
+
 fn start(dir: &Path) -> Child {
     Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", "child", "--nocapture", "--test-threads=1"])
