@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use journal::{Class, Item, Journal, Level, NodeId, Options, Role, StreamId, Term, TermSeen};
+use journal::{
+    Class, GiveWay, Item, Journal, Level, Lsn, NodeId, Options, Retain, Role, StreamId, Term, TermSeen,
+};
 
 use crate::lifecycle::{create, offline_records, records, small, start_run};
 use crate::script::{Op, Scene};
@@ -151,6 +153,26 @@ fn a_full_ext4_loses_nothing_acknowledged_and_goes_on_when_there_is_space() {
     disk.free();
     append(&journal, acked).unwrap();
     assert_eq!(counted(&records(&journal)), acked + 1);
+}
+
+/// A full disk is like a budget that is used up: what is given up makes room without a byte of free space.
+#[test]
+fn on_a_full_ext4_a_holder_gives_way_too() {
+    let Some(disk) = Disk::mount() else { return };
+    let dir = disk.path().join("j");
+    let options = Options { retain: Some(Retain::default()), ..small() };
+    let (stream, node) = (StreamId::random(), NodeId::random());
+    let journal = Journal::create(&dir, stream, node, Role::Primary, options).unwrap();
+    start_run(&journal);
+    let (night, _peer) = (journal.hold("depot night", Lsn::ZERO), journal.hold("peer b", Lsn::MAX));
+    disk.leave(1 << 20);
+    let acked = fill(&journal, 0);
+    disk.leave(0);
+    night.set_give_way(GiveWay::UnlessLast);
+    for number in acked..2 * acked {
+        append(&journal, number).unwrap();
+    }
+    assert!(night.is_detached() && journal.start() > Lsn::ZERO);
 }
 
 /// What must be remembered even then has its place from the beginning.
