@@ -12,6 +12,7 @@ use node::{
     AtBudget, DepotAt, DepotOptions, DestinationStatus, Error, FirstRole, Options, PeerOptions, State, StreamOptions,
 };
 use shipper::OnLoss;
+use wire::Mode;
 
 use crate::support::{LONG, Running, STREAM, primary, receiver, start, try_start, until};
 
@@ -102,15 +103,11 @@ fn failure<T: std::fmt::Debug>(result: node::Result<T>) -> Failure {
 /// after a restart, and it comes back by itself once it lacks nothing that is gone.
 #[test]
 fn a_depot_that_lags_at_the_budget_is_detached_and_attached_again() {
-    let modes: [(fn(PeerOptions) -> PeerOptions, Level); 3] = [
-        (PeerOptions::sync, Level::PeerDurable),
-        (PeerOptions::semi_sync, Level::Received),
-        (PeerOptions::asynchronous, Level::Durable),
-    ];
+    let modes = [(Mode::Sync, Level::PeerDurable), (Mode::SemiSync, Level::Received), (Mode::Async, Level::Durable)];
     for (mode, level) in modes {
         let dir = tempfile::tempdir().expect("a folder");
         let b = start(keeper(dir.path(), "b", None));
-        let options = || writer(dir.path(), [mode(b.peer())], &["near", "night"]);
+        let options = || writer(dir.path(), [PeerOptions { mode, ..b.peer() }], &["near", "night"]);
         let a = start(options());
         append(&a, level).expect("acknowledged");
         let lacks = ship(&a).expect("shipped").iter().map(|shipped| shipped.lsn).min().expect("two depots");
