@@ -11,7 +11,8 @@ use crate::whereabouts::Whereabouts;
 pub(crate) struct Args {
     /// One stream [default: all of them]
     stream: Option<String>,
-    /// End with 4 when damage was found in a log, with 5 when a stream waits, goes on alone, or is worse
+    /// End with 4 when damage was found in a log, with 5 when a stream waits, goes on alone, has a
+    /// detached destination, or is worse
     #[arg(long)]
     exit_code: bool,
 }

@@ -16,6 +16,10 @@ use crate::error::{Error, Result};
 /// How often it looks. What is not given up meanwhile is more room taken, nothing else.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// Who has said nothing for so long after a start, not even that it can't be reached, gives way like one that can't: a
+/// mount that hangs is no reason to stop.
+const ASKED_WITHIN: Duration = Duration::from_secs(30);
+
 /// The thread; it ends with the stream.
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
@@ -89,7 +93,9 @@ impl Primary {
         let (start, now) = (self.journal.start(), Time::now());
         let peers = self.links.get().map(|links| links.status().peers).unwrap_or_default();
         let peers = self.peers_claim.iter().zip(peers.iter().map(peer_needs));
+        let asked_for_long = self.started.elapsed() >= ASKED_WITHIN;
         for (claim, need) in peers.chain(self.depots.needs()) {
+            let need = if asked_for_long && need == Need::NotYet { Need::Silent } else { need };
             if claim.look(need, start, now) {
                 self.say(claim, start);
             }

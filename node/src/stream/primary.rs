@@ -40,6 +40,8 @@ pub(crate) struct Primary {
     /// Who is detached, on disk.
     pub(super) noted: Mutex<Noted>,
     keeper: Keeper,
+    /// A start asks everybody what they have.
+    pub(super) started: Instant,
     /// Holders that had given way when the keeper looked last.
     pub(super) gave_way: AtomicU64,
     /// Records that lie in no depot are kept nowhere else for good: they are not given up for space.
@@ -100,6 +102,7 @@ pub(super) fn start(builder: StreamBuilder) -> Result<super::Stream> {
         peers_claim,
         noted: Mutex::new(noted),
         keeper: Keeper::default(),
+        started: Instant::now(),
         gave_way: AtomicU64::new(0),
         _without_depot: without_depot,
         open: OnceLock::new(),
@@ -297,9 +300,11 @@ impl Primary {
         self.depots.out_of_reach(lsn, &self.journal)
     }
 
-    /// The name of a peer that is detached, if one is.
+    /// The name of a peer that is detached and isn't catching up, if there is one.
     pub(crate) fn detached_peer(&self) -> Option<&str> {
-        self.peers_claim.iter().find(|claim| claim.detached().is_some()).map(Claim::name)
+        let peers = self.links.get()?.status().peers;
+        let mut detached = self.peers_claim.iter().zip(peers).filter(|(claim, _)| claim.detached().is_some());
+        detached.find(|(_, peer)| peer.marks.is_none()).map(|(claim, _)| claim.name())
     }
 
     pub(crate) fn has_required(&self) -> bool {
