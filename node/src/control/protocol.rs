@@ -426,7 +426,7 @@ mod tests {
         let text = r#"{"schema":1,"command":{"promote":{"stream":"log","accept_loss":true,"wait_for_peer":false}}}"#;
         stands_for(text, &request(Command::Promote(promote)));
         stands_for(r#"{"schema":1,"command":"stop"}"#, &request(Command::Stop));
-        let text = r#"{"schema":1,"command":{"hold":{"stream":"events","pid":77}}}"#;
+        let text = r#"{"schema":1,"command":{"hold":{"stream":"log","pid":77}}}"#;
         stands_for(text, &request(Command::Hold(Hold { stream: stream(), pid: 77 })));
         let ship = Ship { stream: None, when: ShipWhen::Next, timeout_ms: Some(5) };
         let text = r#"{"schema":1,"command":{"ship":{"stream":null,"when":"next","timeout_ms":5}}}"#;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use journal::{Flags, Item, Journal, Kind, Lsn, Time};
+use journal::{Class, Flags, Item, Journal, Kind, Lsn, Time};
 use shipper::{PeerState, PeerStatus};
 
 use super::claims::{Claim, Need};
@@ -76,12 +76,22 @@ impl Primary {
         self.peers_claim.iter().chain(self.depots.claims())
     }
 
-    /// After an append: somebody may have given way for it. The peers have to know before they write these entries, or they
-    /// have no room for them.
-    pub(super) fn look_who_gave_way(&self) {
-        if self.journal.gave_way() != self.gave_way.load(Ordering::Relaxed)
-            && let Err(error) = self.look_after()
-        {
+    /// Appends. Where there is no room, what the destinations have by now is asked before that is the answer.
+    pub(super) fn append(&self, items: &[Item<'_>]) -> Result<journal::Ticket> {
+        let mut appended = self.journal.append_many(items);
+        if appended.as_ref().is_err_and(|error| error.class() == Class::Full) {
+            self.look_now();
+            appended = self.journal.append_many(items);
+        }
+        // somebody may have given way for it: the peers have to know before they write it, or they have no room for it
+        if self.journal.gave_way() != self.gave_way.load(Ordering::Relaxed) {
+            self.look_now();
+        }
+        Ok(appended?)
+    }
+
+    fn look_now(&self) {
+        if let Err(error) = self.look_after() {
             tracing::warn!(stream = self.name, %error, "look after the destinations");
         }
     }

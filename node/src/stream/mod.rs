@@ -124,8 +124,7 @@ impl Stream {
             // the journal would say that no epoch is open; whom it waits for is what helps
             return Err(self.primary.not_ready());
         }
-        let ticket = self.journal().append_many(items)?;
-        self.primary.look_who_gave_way();
+        let ticket = self.primary.append(items)?;
         Ok(Ticket::new(self.primary.clone(), ticket))
     }
 
