@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use journal::{
-    Class, GiveWay, Item, Journal, Level, Lsn, NodeId, Options, Retain, Role, StreamId, Term, TermSeen,
-};
+use journal::{Class, GiveWay, Item, Journal, Level, Lsn, NodeId, Options, Retain, Role, StreamId, Term, TermSeen};
 
 use crate::lifecycle::{create, offline_records, records, small, start_run};
 use crate::script::{Op, Scene};
