@@ -328,6 +328,7 @@ impl Draft<'_> {
         };
         let mut raw = RawHeader::new(&header, self.kind);
         header.chain = raw.link(tip.chain);
+        out.reserve(entry_bytes(payload_bytes) as usize);
         out.extend_from_slice(zerocopy::IntoBytes::as_bytes(&raw));
         for part in self.parts {
             out.extend_from_slice(part);
