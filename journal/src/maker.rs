@@ -35,8 +35,8 @@ const HASTY_PIECE_BYTES: u64 = if SMALL { 28 << 10 } else { 4 << 20 };
 const BULK_BYTES_PER_SYNC: u64 = if SMALL { 32 << 10 } else { 512 << 10 };
 /// The least time off between two pieces: most of the disk's time belongs to commits.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
-/// Times off for the time that a piece took, while the file grows at least twice as fast as the log uses up its room.
-const AHEAD_PAUSES: u32 = 10;
+/// Times off for the time that a piece took, while the file grows at least twice as fast as the log.
+const AHEAD_PAUSES: u32 = 30;
 static ZEROS: [u8; WRITE_BYTES] = [0; WRITE_BYTES];
 
 /// The file under way, and what the log did while the last one was used.
@@ -52,6 +52,8 @@ struct Making {
     aside: PathBuf,
     file: Arc<dyn StorageFile>,
     written: u64,
+    /// End of the log when it was begun.
+    begun_at: Lsn,
 }
 
 impl Journal {
@@ -97,12 +99,12 @@ impl Journal {
         let Some(making) = self.or_prune(before, taken, false)? else { return Ok(Some(Duration::ZERO)) };
         let room = reserved.bytes_since(staged);
         let missing = file_bytes(self.geometry()) - making.written;
-        let (bytes, pauses) = if missing * 2 <= room {
-            (PIECE_BYTES, AHEAD_PAUSES)
-        } else if missing <= room {
-            (PIECE_BYTES, 1)
-        } else {
+        let (bytes, pauses) = if missing > room + room / 4 {
             (HASTY_PIECE_BYTES, 0)
+        } else if making.written >= 2 * staged.bytes_since(making.begun_at) {
+            (PIECE_BYTES, AHEAD_PAUSES)
+        } else {
+            (PIECE_BYTES, 1)
         };
         let making = self.write_piece(making, bytes)?;
         if self.is_whole(&making) {
@@ -150,7 +152,7 @@ impl Journal {
         let aside = self.space().begin()?;
         // errors name the folder: the file has another name at every attempt, and is gone after it
         match self.storage().create(&aside, bytes).map_err(Error::io("allocate a segment in", self.dir())) {
-            Ok(file) => Ok(Making { aside, file, written: 0 }),
+            Ok(file) => Ok(Making { aside, file, written: 0, begun_at: self.board().staged() }),
             Err(error) => {
                 self.space().forget();
                 Err(error)
