@@ -315,3 +315,19 @@ fn who_is_waited_for_who_is_to_block_and_the_last_one_are_never_detached() {
     assert_eq!(error.class(), Class::Config);
     assert!(error.to_string().contains("on_loss"), "{error}");
 }
+
+/// One burst is larger than the budget. What isn't durable yet can't be given up, so it is made durable first: nobody keeps
+/// the log, and there is no other reason to refuse it.
+#[test]
+fn a_burst_larger_than_the_budget_is_taken_when_nobody_keeps_the_log() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut options = writer(dir.path(), [], &["night"]);
+    options.streams[0].depots[0].at_budget = Some(AtBudget::Detach);
+    let node = start(options);
+    let lsn = append(&node, Level::Durable).expect("room");
+    ship_to(&node, "night", lsn);
+    let record = "x".repeat(10_000);
+    let acked = node.append(Level::Durable, LONG, &vec![record.as_str(); 3 * BUDGET as usize / 10_000]);
+    assert!(acked.expect("room for all of it").lsn > 3 * BUDGET);
+    node.stop();
+}

@@ -76,10 +76,14 @@ impl Primary {
         self.peers_claim.iter().chain(self.depots.claims())
     }
 
-    /// Appends. Where there is no room, what the destinations have by now is asked before that is the answer.
+    /// Appends. Where there is no room, what was appended before is made durable, since nothing else can be given up, and
+    /// what the destinations have by now is asked, before that is the answer.
     pub(super) fn append(&self, items: &[Item<'_>]) -> Result<journal::Ticket> {
         let mut appended = self.journal.append_many(items);
         if appended.as_ref().is_err_and(|error| error.class() == Class::Full) {
+            if let Err(error) = self.journal.sync() {
+                tracing::debug!(stream = self.name, %error, "sync what is to be given up");
+            }
             self.look_now();
             appended = self.journal.append_many(items);
         }
