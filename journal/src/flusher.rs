@@ -19,7 +19,9 @@ impl Journal {
     /// the stream, or soon after the last handle of the journal is gone: it keeps nothing open.
     pub fn spawn_flusher(&self) -> Result<()> {
         let mut flusher = self.shared.flusher.lock().unwrap_or_else(PoisonError::into_inner);
-        if flusher.as_ref().is_some_and(|thread| !thread.is_finished()) {
+        let runs = flusher.as_ref().is_some_and(|thread| !thread.is_finished());
+        // behind the end there is nothing to flush, and a waiter is told so without it
+        if runs || self.board().ended().is_some() {
             return Ok(());
         }
         let (shared, board) = (Arc::downgrade(&self.shared), Arc::clone(self.board()));
