@@ -370,17 +370,22 @@ fn obey(primary: &Node, receiver: &Node, agreement: &Agreement) -> Option<Agreem
     Some(meet(&primary, &receiver))
 }
 
+/// Primary and receiver after these events.
+fn after(events: &[Event], swapped: bool) -> [Node; 2] {
+    let mut world = World::new();
+    for event in events {
+        world.apply(event);
+    }
+    if swapped {
+        world.nodes.swap(0, 1);
+    }
+    world.nodes
+}
+
 proptest! {
     #[test]
     fn answers_fit_the_logs(events in prop::collection::vec(event(), 0..40), swapped: bool) {
-        let mut world = World::new();
-        for event in &events {
-            world.apply(event);
-        }
-        let [mut primary, mut receiver] = world.nodes;
-        if swapped {
-            std::mem::swap(&mut primary, &mut receiver);
-        }
+        let [primary, receiver] = after(&events, swapped);
         let common = shared(&primary, &receiver);
         let committed = receiver.committed.max(receiver.applied) as usize;
         let (ours, theirs) = (primary.log.len(), receiver.log.len());
@@ -431,14 +436,7 @@ proptest! {
         swapped: bool,
         told in prop::array::uniform2(1..5usize),
     ) {
-        let mut world = World::new();
-        for event in &events {
-            world.apply(event);
-        }
-        let [mut primary, mut receiver] = world.nodes;
-        if swapped {
-            std::mem::swap(&mut primary, &mut receiver);
-        }
+        let [primary, receiver] = after(&events, swapped);
         let whole = meet(&primary, &receiver);
         let mut greetings = [primary.greeting(), receiver.greeting()];
         for (greeting, told) in greetings.iter_mut().zip(told) {
