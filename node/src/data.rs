@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use journal::NodeId;
 use rustix::fs::{FlockOperation, flock};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -297,6 +298,35 @@ fn read_node(path: &Path) -> Result<Option<NodeFile>> {
     }
     node.node = NodeId::parse(&node.id).ok_or_else(|| damaged(format!("names no node identity: {:?}", node.id)))?;
     Ok(Some(node))
+}
+
+/// Reads what [`write_note`] wrote; `None` when it is not there. One that is of no use is said, with what happens `instead`,
+/// and is as if it were not there: nothing rests on a note alone.
+pub(crate) fn read_note<T: DeserializeOwned>(
+    path: &Path,
+    format_of: impl Fn(&T) -> u32,
+    format: u32,
+    instead: &str,
+) -> Option<T> {
+    let read = match fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text).map_err(|error| error.to_string()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => Err(error.to_string()),
+    };
+    let error = match read {
+        Ok(note) if format_of(&note) == format => return Some(note),
+        Ok(note) => format!("this version doesn't know its format {}", format_of(&note)),
+        Err(error) => error,
+    };
+    tracing::warn!(path = %path.display(), error, "read a note: {instead}");
+    None
+}
+
+/// Writes a note for the next start, whole or not at all.
+pub(crate) fn write_note(path: &Path, note: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_vec(note).map_err(io::Error::from).map_err(Error::io("write", path))?;
+    text.push(b'\n');
+    write_whole(path, &text)
 }
 
 /// Writes a file whole or not at all; durable when it returns.

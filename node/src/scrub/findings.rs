@@ -1,16 +1,14 @@
 //! What the scrub knows: when everything was looked at last, and what is damaged. Kept in a file, so that a restart
 //! hides nothing.
 
-use std::fs;
-use std::io;
 use std::path::Path;
 
 use jiff::Timestamp;
 use journal::Time;
 use serde::{Deserialize, Serialize};
 
-use crate::data::write_whole;
-use crate::error::{Error, Result};
+use crate::data::{read_note, write_note};
+use crate::error::Result;
 use crate::status::DamageStatus;
 use crate::stream::time_text;
 
@@ -115,33 +113,18 @@ impl Noted {
 
 /// Reads the file; one that is not there, or of no use, is as if nothing had been looked at yet.
 pub(super) fn read(path: &Path) -> Noted {
-    let noted = match fs::read_to_string(path) {
-        Ok(text) => serde_json::from_str(&text).map_err(|cause| cause.to_string()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Noted::default(),
-        Err(error) => Err(error.to_string()),
-    };
-    match noted {
-        Ok(Noted { format: FORMAT, last_full, damaged }) => Noted { format: FORMAT, last_full, damaged },
-        Ok(Noted { format, .. }) => {
-            tracing::warn!(path = %path.display(), format, "this version doesn't know the format: scrub anew");
-            Noted::default()
-        }
-        Err(error) => {
-            tracing::warn!(path = %path.display(), error, "read what the last scrub found: scrub anew");
-            Noted::default()
-        }
-    }
+    read_note(path, |noted: &Noted| noted.format, FORMAT, "scrub anew").unwrap_or_default()
 }
 
 /// Writes the file, whole or not at all.
 pub(super) fn write(path: &Path, noted: &Noted) -> Result<()> {
-    let mut text = serde_json::to_vec(noted).map_err(io::Error::from).map_err(Error::io("write", path))?;
-    text.push(b'\n');
-    write_whole(path, &text)
+    write_note(path, noted)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn damage(from: u64) -> DamageStatus {

@@ -9,7 +9,6 @@
 //! Whether it may be detached at all is what was asked for ([`AtBudget`]); the journal decides when.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -17,7 +16,7 @@ use journal::{GiveWay, Holder, Journal, Lsn, Time};
 use serde::{Deserialize, Serialize};
 
 use super::status::time_text;
-use crate::data::write_whole;
+use crate::data::{read_note, write_note};
 use crate::error::{Error, Result};
 use crate::options::AtBudget;
 use crate::status::DetachedStatus;
@@ -185,24 +184,8 @@ impl Noted {
     /// again, once there is no room.
     pub(super) fn read(spools: &Path) -> Noted {
         let path = spools.join(FILE);
-        let read = match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).map_err(|error| error.to_string()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Ok(NotedFile { format: FORMAT, detached: Vec::new() })
-            }
-            Err(error) => Err(error.to_string()),
-        };
-        let detached = match read {
-            Ok(NotedFile { format: FORMAT, detached }) => detached,
-            Ok(NotedFile { format, .. }) => {
-                tracing::warn!(path = %path.display(), format, "this version doesn't know the format: nobody is detached");
-                Vec::new()
-            }
-            Err(error) => {
-                tracing::warn!(path = %path.display(), error, "read who was detached: nobody is");
-                Vec::new()
-            }
-        };
+        let file = read_note(&path, |file: &NotedFile| file.format, FORMAT, "nobody is detached");
+        let detached = file.map(|file| file.detached).unwrap_or_default();
         Noted { path, detached }
     }
 
@@ -230,9 +213,7 @@ impl Noted {
         let folder = self.path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         let file = NotedFile { format: FORMAT, detached };
-        let mut text = serde_json::to_vec(&file).map_err(io::Error::from).map_err(Error::io("write", &self.path))?;
-        text.push(b'\n');
-        write_whole(&self.path, &text)?;
+        write_note(&self.path, &file)?;
         self.detached = file.detached;
         Ok(())
     }
