@@ -1,16 +1,16 @@
 //! Bodies of messages: one `encode` and one `decode`, kept side by side. docs/FORMAT.md, "Wire", has the bytes.
 //!
-//! Bodies belong to a protocol version; only `Refused` and the first two bytes of the two hellos never change, so that
+//! Bodies belong to a protocol version; only `Refused` and the first two bytes of the three hellos never change, so that
 //! any two versions can tell each other why not. A body must end where its fields end.
 
-use journal::{Epoch, History, LsnRange, Opening, Term};
+use journal::{Epoch, History, LsnRange, Opening, Term, Tip};
 
 use crate::error::{Error, Result};
 use crate::fields::{Put, Take};
-use crate::frame::{GREETING_OPENINGS_MAX, NAME_BYTES_MAX, OPENING_BYTES, TEXT_BYTES_MAX, Type};
+use crate::frame::{GREETING_OPENINGS_MAX, HOLDINGS_MAX, NAME_BYTES_MAX, OPENING_BYTES, TEXT_BYTES_MAX, Type};
 use crate::message::{
-    Ack, Agreement, Alive, Announce, BatchOffer, DepotHello, DepotState, Greeting, Message, Mode, NodeInfo, PROTOCOL,
-    Ready, Refusal, Start,
+    Ack, Agreement, Alive, Announce, BatchOffer, CopyAsk, CopyHello, CopyState, DepotHello, DepotState, Greeting,
+    Holding, Message, Mode, NodeInfo, PROTOCOL, Ready, Refusal, Start,
 };
 
 type Field<T> = std::result::Result<T, &'static str>;
@@ -79,13 +79,26 @@ pub(crate) fn encode(message: &Message, out: &mut Vec<u8>) -> Result<()> {
             put.text(name, NAME_BYTES_MAX);
             put.place(*end);
         }
+        Message::CopyHello(hello) => {
+            put.u16(hello.protocol);
+            put.bytes(hello.stream.as_bytes());
+        }
+        Message::CopyState(state) => {
+            put.u16(state.holdings.len() as u16);
+            state.holdings.iter().for_each(|holding| put_holding(&mut put, holding));
+        }
+        Message::CopyAsk(ask) => {
+            put.u16(ask.holding);
+            put_tip(&mut put, &ask.from);
+        }
+        Message::CopyLacks { why } => put.text(why, TEXT_BYTES_MAX),
     }
     Ok(())
 }
 
 /// Reads a whole control body. `Entries` and `BatchPart` are read where their bytes lie, not here.
 pub(crate) fn decode(kind: Type, body: &[u8]) -> Result<Message> {
-    if matches!(kind, Type::Greeting | Type::DepotHello)
+    if matches!(kind, Type::Greeting | Type::DepotHello | Type::CopyHello)
         && let Some(&theirs) = body.first_chunk::<2>()
         && u16::from_le_bytes(theirs) != PROTOCOL
     {
@@ -139,6 +152,19 @@ fn take(kind: Type, mut take: Take<'_>) -> Field<Message> {
         }),
         Type::BatchHave => Message::BatchHave { offset: take.u64("offset")? },
         Type::BatchStored => Message::BatchStored { name: take.name("name")?, end: take.place("end")? },
+        Type::CopyHello => {
+            Message::CopyHello(CopyHello { protocol: take.u16("version")?, stream: take.stream("stream")? })
+        }
+        Type::CopyState => {
+            let count = usize::from(take.u16("count")?);
+            if count > HOLDINGS_MAX {
+                return Err("count");
+            }
+            let holdings = (0..count).map(|_| take_holding(&mut take)).collect::<Field<_>>()?;
+            Message::CopyState(CopyState { holdings })
+        }
+        Type::CopyAsk => Message::CopyAsk(CopyAsk { holding: take.u16("number")?, from: take_tip(&mut take)? }),
+        Type::CopyLacks => Message::CopyLacks { why: take.text("text")? },
         Type::Entries | Type::BatchPart => return Err("length"),
     };
     take.end()?;
@@ -167,6 +193,9 @@ fn check_sizes(message: &Message) -> Result<()> {
         Message::DepotHello(hello) => name(kind, &hello.stream_name).and_then(|()| name(kind, &hello.node.name)),
         Message::BatchOffer(offer) => name(kind, &offer.name),
         Message::BatchStored { name: stored, .. } => name(kind, stored),
+        Message::CopyState(state) if state.holdings.len() > HOLDINGS_MAX => {
+            Err(Error::TooLong { kind: kind.name(), bytes: state.holdings.len() as u64, bytes_max: HOLDINGS_MAX })
+        }
         _ => Ok(()),
     }
 }
@@ -184,6 +213,47 @@ fn take_node(take: &mut Take<'_>) -> Field<NodeInfo> {
         name: take.name("node name")?,
         start_id: take.u64("start")?,
         boot_id: take.array("boot")?,
+    })
+}
+
+fn put_holding(put: &mut Put<'_>, holding: &Holding) {
+    match holding {
+        Holding::Journal { geometry } => {
+            put.u8(0);
+            put.u32(geometry.body_bytes() as u32);
+        }
+        Holding::Line { geometry, end } => {
+            put.u8(1);
+            put.u32(geometry.body_bytes() as u32);
+            put.lsn(*end);
+        }
+    }
+}
+
+fn take_holding(take: &mut Take<'_>) -> Field<Holding> {
+    Ok(match take.u8("holding")? {
+        0 => Holding::Journal { geometry: take.geometry("geometry")? },
+        1 => Holding::Line { geometry: take.geometry("geometry")?, end: take.lsn("end")? },
+        _ => return Err("holding"),
+    })
+}
+
+fn put_tip(put: &mut Put<'_>, tip: &Tip) {
+    put.lsn(tip.lsn);
+    put.u64(tip.chain.get());
+    put.u64(tip.time.as_nanos());
+    put.u32(tip.epoch.term.0);
+    put.u32(tip.epoch.run);
+    put.u64(tip.run_id);
+}
+
+fn take_tip(take: &mut Take<'_>) -> Field<Tip> {
+    Ok(Tip {
+        lsn: take.lsn("place")?,
+        chain: take.chain("chain")?,
+        time: take.time("time")?,
+        epoch: Epoch { term: Term(take.u32("epoch")?), run: take.u32("epoch")? },
+        run_id: take.u64("run")?,
     })
 }
 

@@ -42,6 +42,8 @@ pub const PART_BYTES_MAX: usize = 1 << 20;
 /// Largest frame of all.
 pub(crate) const FRAME_BYTES_MAX: usize = HEAD_BYTES + ENTRIES_FIXED_BYTES + ENTRIES_BYTES_MAX;
 
+/// Most copies of a stream that a node names.
+pub const HOLDINGS_MAX: usize = 64;
 /// Longest name of a stream, node or batch, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
 /// Longest text for people, in bytes; longer ones are cut at a character.
@@ -69,10 +71,14 @@ pub(crate) enum Type {
     BatchHave = 19,
     BatchPart = 20,
     BatchStored = 21,
+    CopyHello = 24,
+    CopyState = 25,
+    CopyAsk = 26,
+    CopyLacks = 27,
 }
 
 impl Type {
-    const ALL: [Type; 15] = [
+    const ALL: [Type; 19] = [
         Type::Greeting,
         Type::Refused,
         Type::Start,
@@ -88,6 +94,10 @@ impl Type {
         Type::BatchHave,
         Type::BatchPart,
         Type::BatchStored,
+        Type::CopyHello,
+        Type::CopyState,
+        Type::CopyAsk,
+        Type::CopyLacks,
     ];
 
     fn from_u8(code: u8) -> Option<Type> {
@@ -111,6 +121,10 @@ impl Type {
             Message::BatchHave { .. } => Type::BatchHave,
             Message::BatchPart { .. } => Type::BatchPart,
             Message::BatchStored { .. } => Type::BatchStored,
+            Message::CopyHello(_) => Type::CopyHello,
+            Message::CopyState(_) => Type::CopyState,
+            Message::CopyAsk(_) => Type::CopyAsk,
+            Message::CopyLacks { .. } => Type::CopyLacks,
         }
     }
 
@@ -131,6 +145,10 @@ impl Type {
             Type::BatchHave => "BatchHave",
             Type::BatchPart => "BatchPart",
             Type::BatchStored => "BatchStored",
+            Type::CopyHello => "CopyHello",
+            Type::CopyState => "CopyState",
+            Type::CopyAsk => "CopyAsk",
+            Type::CopyLacks => "CopyLacks",
         }
     }
 
@@ -146,7 +164,8 @@ impl Type {
 
     /// May it come before the two sides know each other?
     fn opens(self) -> bool {
-        matches!(self, Type::Greeting | Type::DepotHello | Type::DepotState | Type::Refused | Type::Bye)
+        let hello = matches!(self, Type::Greeting | Type::DepotHello | Type::CopyHello);
+        hello || matches!(self, Type::DepotState | Type::CopyState | Type::Refused | Type::Bye)
     }
 
     /// Bytes of the body that the body checksum covers.

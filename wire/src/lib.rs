@@ -21,8 +21,8 @@ pub use alarm::Alarm;
 pub use dialogue::{Dialogue, own_runtime};
 pub use error::{Error, Result};
 pub use frame::{
-    CONTROL_BYTES_MAX, ENTRIES_BYTES_MAX, GREETING_BYTES_MAX, GREETING_OPENINGS_MAX, NAME_BYTES_MAX, PART_BYTES_MAX,
-    Phase, TEXT_BYTES_MAX,
+    CONTROL_BYTES_MAX, ENTRIES_BYTES_MAX, GREETING_BYTES_MAX, GREETING_OPENINGS_MAX, HOLDINGS_MAX, NAME_BYTES_MAX,
+    PART_BYTES_MAX, Phase, TEXT_BYTES_MAX,
 };
 pub use link::{CONNECT_TIME_MAX, HANDSHAKE_TIME_MAX, Link};
 pub use message::*;

@@ -13,7 +13,7 @@
 //! Either side may send [`Message::Refused`] instead of its next message, and closes.
 
 use bytes::Bytes;
-use journal::{Chain, Geometry, History, Lsn, LsnRange, NodeId, StreamId, TermSeen, Time};
+use journal::{Chain, Geometry, History, Lsn, LsnRange, NodeId, StreamId, TermSeen, Time, Tip};
 
 /// Version of this protocol. 1: the first.
 pub const PROTOCOL: u16 = 1;
@@ -329,6 +329,17 @@ pub enum Message {
         /// Where the depot's line ends now.
         end: Place,
     },
+    /// First message of a link that reads, instead of a greeting.
+    CopyHello(CopyHello),
+    /// What the other side has of the stream.
+    CopyState(CopyState),
+    /// Asks for log; answered by `Entries` of session 0, or by `CopyLacks`.
+    CopyAsk(CopyAsk),
+    /// What was asked for can't be given.
+    CopyLacks {
+        /// Why it should be there and isn't; empty where this copy doesn't reach.
+        why: String,
+    },
 }
 
 /// A primary opens a link to a depot.
@@ -366,4 +377,46 @@ pub struct BatchOffer {
     pub bytes: u64,
     /// Its blake3, over the whole file.
     pub hash: [u8; 32],
+}
+
+/// Somebody opens a link to read what its own log has lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyHello {
+    /// [`PROTOCOL`] of the sender.
+    pub protocol: u16,
+    /// Which stream.
+    pub stream: StreamId,
+}
+
+/// The copies that a node has of a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct CopyState {
+    /// In the order in which they should be asked; at most [`crate::HOLDINGS_MAX`].
+    pub holdings: Vec<Holding>,
+}
+
+/// One copy of a log, or of a part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holding {
+    /// The node's own journal.
+    Journal {
+        /// How it is laid out.
+        geometry: Geometry,
+    },
+    /// A line of the depot that the node keeps.
+    Line {
+        /// How the log in it is laid out.
+        geometry: Geometry,
+        /// Where it ends.
+        end: Lsn,
+    },
+}
+
+/// A question for the log behind a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyAsk {
+    /// Which of the holdings.
+    pub holding: u16,
+    /// The tip that the entries follow.
+    pub from: Tip,
 }

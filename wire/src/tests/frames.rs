@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use journal::{Chain, Class, Epoch, Geometry, History, Lsn, NodeId, Opening, StreamId, Term, TermSeen, Time};
+use journal::{Chain, Class, Epoch, Geometry, History, Lsn, NodeId, Opening, StreamId, Term, TermSeen, Time, Tip};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -148,7 +148,7 @@ proptest! {
 
     /// A body with a right checksum and any content: an error or a message, never a panic, never much memory.
     #[test]
-    fn any_body_is_decoded_or_refused(code in 1..24u8, body in vec(any::<u8>(), 0..400)) {
+    fn any_body_is_decoded_or_refused(code in 1..30u8, body in vec(any::<u8>(), 0..400)) {
         read_all(forged(code, &body, body.len() as u32), vec![1000]);
     }
 }
@@ -202,7 +202,7 @@ fn memory_follows_what_arrived_not_what_was_claimed() {
 #[test]
 fn other_versions_and_types_are_named() {
     assert!(matches!(refused(forged(99, b"x", 1)), Error::UnknownType { code: 99 }));
-    for hello in [1, 16] {
+    for hello in [1, 16, 24] {
         let mut body = (PROTOCOL + 1).to_le_bytes().to_vec();
         body.extend_from_slice(b"whatever a later version says");
         let error = refused(forged(hello, &body, body.len() as u32));
@@ -340,6 +340,10 @@ fn version_one_keeps_its_bytes() {
         applied: Lsn::new(5),
         checkpoint: Lsn::new(6),
     };
+    let geometry = Geometry::new(64 << 10).unwrap();
+    let holdings = vec![Holding::Journal { geometry }, Holding::Line { geometry, end: Lsn::new(7) }];
+    let epoch = Epoch { term: Term(4), run: 5 };
+    let tip = Tip { lsn: Lsn::new(1), chain: Chain::from_u64(2), time: Time::from_nanos(3), epoch, run_id: 6 };
     let table = [
         (
             Message::Greeting(Box::new(greeting)),
@@ -375,6 +379,19 @@ fn version_one_keeps_its_bytes() {
         (
             Message::DepotState(DepotState { end: None, term }),
             "545701111d0000006181cba12c96dec10000000000000000000000000000000000010000000300000000000000",
+        ),
+        (
+            Message::CopyHello(CopyHello { protocol: 1, stream: StreamId::from_bytes([1; 16]) }),
+            "545701181200000027aaa0c15f268021010001010101010101010101010101010101",
+        ),
+        (
+            Message::CopyState(CopyState { holdings }),
+            "5457011914000000810211b47cc56f990200000000010001000001000700000000000000",
+        ),
+        (
+            Message::CopyAsk(CopyAsk { holding: 1, from: tip }),
+            "5457011a2a000000b69c2273d3fe22ae0100010000000000000002000000000000000300000000000000040000000500\
+             00000600000000000000",
         ),
     ];
     for (message, expected) in table {

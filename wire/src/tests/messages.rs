@@ -1,7 +1,7 @@
 //! Any message: a strategy that makes every kind with every field.
 
 use bytes::Bytes;
-use journal::{Chain, Epoch, Geometry, History, Lsn, LsnRange, NodeId, Opening, StreamId, Term, TermSeen, Time};
+use journal::{Chain, Epoch, Geometry, History, Lsn, LsnRange, NodeId, Opening, StreamId, Term, TermSeen, Time, Tip};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -119,6 +119,23 @@ fn agreement() -> impl Strategy<Value = Agreement> {
     ]
 }
 
+fn holding() -> impl Strategy<Value = Holding> {
+    prop_oneof![
+        geometry().prop_map(|geometry| Holding::Journal { geometry }),
+        (geometry(), lsn()).prop_map(|(geometry, end)| Holding::Line { geometry, end }),
+    ]
+}
+
+fn tip() -> impl Strategy<Value = Tip> {
+    (place(), any::<(u64, u32, u32, u64)>()).prop_map(|(Place { lsn, chain }, (time, term, run, run_id))| Tip {
+        lsn,
+        chain,
+        time: Time::from_nanos(time),
+        epoch: Epoch { term: Term(term), run },
+        run_id,
+    })
+}
+
 fn batch_name() -> impl Strategy<Value = String> {
     "[a-z0-9.-]{1,80}"
 }
@@ -158,5 +175,9 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
         any::<u64>().prop_map(|offset| Message::BatchHave { offset }),
         (any::<u64>(), bytes(600)).prop_map(|(offset, bytes)| Message::BatchPart { offset, bytes }),
         (batch_name(), place()).prop_map(|(name, end)| Message::BatchStored { name, end }),
+        stream().prop_map(|stream| Message::CopyHello(CopyHello { protocol: PROTOCOL, stream })),
+        vec(holding(), 0..6).prop_map(|holdings| Message::CopyState(CopyState { holdings })),
+        (any::<u16>(), tip()).prop_map(|(holding, from)| Message::CopyAsk(CopyAsk { holding, from })),
+        name().prop_map(|why| Message::CopyLacks { why }),
     ]
 }
