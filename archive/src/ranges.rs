@@ -1,13 +1,14 @@
 //! A depot as a source for the repair of a journal: batches hold the log's bytes as they are.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use journal::repair::{RangeSource, SourceFault};
 use journal::{Geometry, Lsn, StreamId, Tip};
 
 use crate::batch::{Batch, BatchName};
 use crate::catalogue::{Catalogue, Line};
-use crate::error::Error;
+use crate::depot::Depot;
+use crate::error::{Error, Result};
 
 /// One line of a depot. A journal followed one of them; which one is proven by the repair.
 #[derive(Debug)]
@@ -53,7 +54,29 @@ impl DepotLine {
         lines.iter().map(line).collect()
     }
 
-    fn read(&mut self, at: Lsn) -> Result<Option<Vec<u8>>, Error> {
+    /// Every line of `stream` at `path`, a depot or one stream's folder in it, and why others there can't be read.
+    pub fn find(path: &Path, stream: StreamId) -> Result<(Vec<DepotLine>, Vec<Error>)> {
+        let depots = match Depot::open(path) {
+            Ok(depot) => vec![depot],
+            Err(_) => Depot::list(path)?.iter().map(|listed| Depot::open(&listed.folder)).collect::<Result<_>>()?,
+        };
+        let (mut lines, mut unread) = (Vec::new(), Vec::new());
+        for depot in depots {
+            match depot.catalogue() {
+                Ok(catalogue) if catalogue.stream() == Some(stream) => lines.extend(DepotLine::all(&catalogue)),
+                Ok(_) => {}
+                Err(error) => unread.push(error),
+            }
+        }
+        Ok((lines, unread))
+    }
+
+    /// Where it ends.
+    pub fn end(&self) -> Lsn {
+        self.steps.last().map_or(Lsn::ZERO, |part| part.upto)
+    }
+
+    fn read(&mut self, at: Lsn) -> Result<Option<Vec<u8>>> {
         let Some(part) = self.steps.iter().find(|part| part.from <= at && at < part.upto) else { return Ok(None) };
         let batch = match self.open.take() {
             Some(batch) if batch.path() == part.path => batch,
@@ -83,7 +106,7 @@ impl RangeSource for DepotLine {
         self.geometry
     }
 
-    fn fetch(&mut self, from: &Tip) -> Result<Option<Vec<u8>>, SourceFault> {
+    fn fetch(&mut self, from: &Tip) -> std::result::Result<Option<Vec<u8>>, SourceFault> {
         let at = from.lsn;
         if let Some(bytes) = self.read(at)? {
             return Ok(Some(bytes));
@@ -104,7 +127,6 @@ mod tests {
 
     use super::*;
     use crate::batch::{Cut, Writer};
-    use crate::depot::Depot;
     use crate::forge::{Forge, STREAM};
 
     fn ship(dir: &TempDir, depot: &Depot, forge: &Forge, from: Tip, upto: Lsn) -> PathBuf {

@@ -190,7 +190,7 @@ pub enum Error {
 pub(crate) fn way_back(segment: &Path) -> String {
     let journal = segment.parent().unwrap_or(segment).display();
     format!(
-        "stop this node and repair it from a copy: towline verify {journal} --repair-from PATH (the data of another node, a journal or a depot)"
+        "stop this node and repair it from a copy: towline verify {journal} --repair-from COPY (towline://HOST:PORT of another node, its data, a journal or a depot)"
     )
 }
 

@@ -16,6 +16,7 @@
 //! written (`receiver`). Read [`run`] first, then `running::place` for what a node is for a stream.
 
 pub mod control;
+mod copy;
 mod data;
 mod error;
 mod options;
@@ -27,6 +28,7 @@ mod status;
 mod stop;
 mod stream;
 
+pub use copy::NodeCopy;
 pub use data::{Data, StreamFolder, check_name};
 pub use error::{Error, Result};
 pub use options::{

@@ -21,5 +21,5 @@ mod stream;
 pub use depot::{DepotError, DepotIntake, serve_depot};
 pub use heartbeat::ALIVE_EVERY;
 pub use intake::{Action, Found, Intake, IntakeOptions, Log, Notice, Proof};
-pub use server::{CONNECTIONS_MAX, Depots, HANDSHAKES_MAX, HELLO_TIME_MAX, Origin, Rooms, Server, Streams};
+pub use server::{CONNECTIONS_MAX, Copies, Depots, HANDSHAKES_MAX, HELLO_TIME_MAX, Origin, Rooms, Server, Streams};
 pub use stream::{Keeper, ReceiverOptions, ReceiverStatus, ReceiverStream};

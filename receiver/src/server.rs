@@ -3,16 +3,18 @@
 //! ```text
 //!  accept --limit--> handshake --limit--> first message --Greeting----> ReceiverStream (its thread from here on)
 //!                                              |-------- DepotHello --> Depots
+//!                                              |-------- CopyHello ---> Copies
 //!                                              +-------- else --------> refused, typed
 //! ```
 //! One thread per connection from the start: a current-thread runtime that reads, writes, syncs and answers itself.
 //! Nothing touches the disk before the other side is authenticated, and nothing large is kept for it before its first
 //! message was taken.
 
+mod connections;
+
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -21,10 +23,12 @@ use tokio::io::{ReadHalf, WriteHalf, split};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use wire::{
-    DepotHello, Dialogue, Error, Greeting, Link, Message, PROTOCOL, Reader, Refusal, Repeats, Security, Writer,
-    own_runtime,
+    CopyHello, DepotHello, Dialogue, Error, Greeting, Link, Message, PROTOCOL, Reader, Refusal, Repeats, Security,
+    Writer, own_runtime,
 };
 
+pub use self::connections::CONNECTIONS_MAX;
+use self::connections::{Connections, Open};
 use crate::feed::feed;
 use crate::heartbeat::Heartbeat;
 use crate::stream::ReceiverStream;
@@ -32,14 +36,12 @@ use crate::stream::ReceiverStream;
 /// Connections that haven't said their first message yet. More wait in the system's queue; each holds its place for no
 /// longer than the limits of handshake and first message.
 pub const HANDSHAKES_MAX: usize = 64;
-/// Connections in all: each has a thread.
-pub const CONNECTIONS_MAX: usize = 1024;
 /// How long an authenticated side may take for its first message.
 pub const HELLO_TIME_MAX: Duration = Duration::from_secs(5);
 /// After the system refused to accept (no descriptors left), it is asked again so much later.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// How long stopping waits for connections to end.
-const STOP_TIME_MAX: Duration = Duration::from_secs(3);
+/// How long a side that is refused may take to hear why.
+const REFUSAL_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// Finds the stream that a primary wants to feed, or makes it. Called on the connection's own thread: it may block.
 pub trait Streams: Send + Sync {
@@ -51,6 +53,13 @@ pub trait Streams: Send + Sync {
 pub trait Depots: Send + Sync {
     /// Talks until the other side is done. Errors have been said to the other side as far as possible.
     fn serve(&self, hello: DepotHello, from: &Origin, dialogue: Dialogue);
+}
+
+/// Gives log to those who lost some of theirs. Called on the connection's own thread: it may block for as long as it
+/// talks.
+pub trait Copies: Send + Sync {
+    /// Talks until the other side is done. Errors have been said to the other side as far as possible.
+    fn serve(&self, hello: CopyHello, from: &Origin, dialogue: Dialogue);
 }
 
 /// Who is on the other side.
@@ -69,11 +78,14 @@ pub struct Rooms {
     pub streams: Arc<dyn Streams>,
     /// For depot links; without one they are refused.
     pub depots: Option<Arc<dyn Depots>>,
+    /// For those that read; without one they are refused.
+    pub copies: Option<Arc<dyn Copies>>,
 }
 
 impl fmt::Debug for Rooms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rooms").field("depots", &self.depots.is_some()).finish_non_exhaustive()
+        let (depots, copies) = (self.depots.is_some(), self.copies.is_some());
+        f.debug_struct("Rooms").field("depots", &depots).field("copies", &copies).finish_non_exhaustive()
     }
 }
 
@@ -92,7 +104,7 @@ struct Shared {
     rooms: Rooms,
     heartbeat: Heartbeat,
     handshakes: Arc<Semaphore>,
-    connections: AtomicUsize,
+    connections: Arc<Connections>,
     /// Who is refused tries again and again, and is news once.
     refusals: Repeats<IpAddr>,
 }
@@ -113,7 +125,7 @@ impl Server {
             rooms,
             heartbeat,
             handshakes,
-            connections: AtomicUsize::new(0),
+            connections: Arc::default(),
             refusals: Repeats::default(),
         });
         let (stop, stopped) = watch::channel(false);
@@ -131,8 +143,9 @@ impl Server {
         self.address
     }
 
-    /// Takes no more connections; those that feed a stream end with the stream ([`ReceiverStream::stop`]). Blocks until
-    /// the port is free.
+    /// Takes no more connections and ends those that are open; a stream that is fed is told by its own
+    /// [`ReceiverStream::stop`], before. Blocks until the port is free and nobody is served any more, but for the latter
+    /// no longer than a last answer may take.
     pub fn stop(&self) {
         // nobody listens any more: it has stopped already
         let _ = self.stop.send(true);
@@ -142,11 +155,12 @@ impl Server {
         {
             tracing::error!("the accepting thread panicked");
         }
+        self.shared.connections.end();
     }
 
     /// Connections that are open now.
     pub fn connections(&self) -> usize {
-        self.shared.connections.load(Ordering::Acquire)
+        self.shared.connections.count()
     }
 }
 
@@ -191,12 +205,11 @@ fn spawn(
     stream: std::net::TcpStream,
     address: SocketAddr,
 ) -> io::Result<()> {
-    let counted = Counted::new(shared);
-    if shared.connections.load(Ordering::Acquire) > CONNECTIONS_MAX {
-        return Err(io::Error::other("too many connections"));
-    }
+    let open = Open::new(&shared.connections, &stream)?;
+    let shared = Arc::clone(shared);
     let serve = move || {
-        let shared = Arc::clone(&counted.0);
+        // dropped in this order: when nobody is counted any more, nobody holds what is served
+        let (_open, shared) = (open, shared);
         if let Err(error) = serve(&shared, permit, stream) {
             match shared.refusals.is_news(address.ip(), &error.to_string(), Instant::now()) {
                 true => tracing::warn!(%address, %error, "a connection was refused"),
@@ -205,22 +218,6 @@ fn spawn(
         }
     };
     thread::Builder::new().name("towline-link".into()).spawn(serve).map(drop)
-}
-
-/// A connection, as long as its thread runs.
-struct Counted(Arc<Shared>);
-
-impl Counted {
-    fn new(shared: &Arc<Shared>) -> Counted {
-        shared.connections.fetch_add(1, Ordering::AcqRel);
-        Counted(Arc::clone(shared))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 /// One connection, from its first byte to its last.
@@ -242,33 +239,42 @@ fn serve(shared: &Shared, permit: OwnedSemaphorePermit, stream: std::net::TcpStr
         }
     })?;
     drop(permit);
-    match (first, &shared.rooms.depots) {
-        (Message::Greeting(greeting), _) => runtime.block_on(async {
-            match shared.rooms.streams.stream(&greeting, &from) {
-                Ok(stream) => {
-                    let (name, address) = (stream.name().to_owned(), from.address);
-                    tracing::info!(stream = name, %address, primary = greeting.node.name, "a primary greets");
-                    let reason = feed(stream, reader, write, *greeting, |feed| shared.heartbeat.add(feed)).await;
-                    tracing::info!(stream = name, %address, reason, "the connection ended");
-                    Ok(())
-                }
-                Err(refusal) => Err(refuse(reader, write, Error::Refused(refusal)).await),
-            }
-        }),
-        (Message::DepotHello(hello), Some(depots)) => {
-            let dialogue = Dialogue::resume(runtime, reader, write, from.address, from.names.clone());
-            depots.serve(hello, &from, dialogue);
+    let rooms = &shared.rooms;
+    let unable = |reason: &str| Error::Refused(Refusal::Unable { reason: reason.into() });
+    let unserved = match (first, &rooms.depots, &rooms.copies) {
+        (Message::Greeting(greeting), ..) => return runtime.block_on(greet(shared, *greeting, &from, reader, write)),
+        (Message::DepotHello(hello), Some(depots), _) => {
+            depots.serve(hello, &from, Dialogue::resume(runtime, reader, write, from.address, from.names.clone()));
+            return Ok(());
+        }
+        (Message::CopyHello(hello), _, Some(copies)) => {
+            copies.serve(hello, &from, Dialogue::resume(runtime, reader, write, from.address, from.names.clone()));
+            return Ok(());
+        }
+        (Message::DepotHello(_), ..) => unable("this node keeps no depot. Start it with one, or ask another"),
+        (Message::CopyHello(_), ..) => unable("this node gives no log for repairs. Ask another"),
+        _ => Error::Unexpected { kind: "message other than a greeting" },
+    };
+    Err(runtime.block_on(refuse(reader, write, unserved)))
+}
+
+/// A primary wants to feed a stream.
+async fn greet(
+    shared: &Shared,
+    greeting: Greeting,
+    from: &Origin,
+    reader: Reader<ReadHalf<Link>>,
+    write: WriteHalf<Link>,
+) -> wire::Result<()> {
+    match shared.rooms.streams.stream(&greeting, from) {
+        Ok(stream) => {
+            let (name, address) = (stream.name().to_owned(), from.address);
+            tracing::info!(stream = name, %address, primary = greeting.node.name, "a primary greets");
+            let reason = feed(stream, reader, write, greeting, |feed| shared.heartbeat.add(feed)).await;
+            tracing::info!(stream = name, %address, reason, "the connection ended");
             Ok(())
         }
-        (Message::DepotHello(_), None) => {
-            let refusal =
-                Refusal::Unable { reason: "this node keeps no depot. Start it with one, or ask another".into() };
-            Err(runtime.block_on(refuse(reader, write, Error::Refused(refusal))))
-        }
-        (_, _) => {
-            let error = Error::Unexpected { kind: "message other than a greeting" };
-            Err(runtime.block_on(refuse(reader, write, error)))
-        }
+        Err(refusal) => Err(refuse(reader, write, Error::Refused(refusal)).await),
     }
 }
 
@@ -283,7 +289,7 @@ async fn refuse(reader: Reader<ReadHalf<Link>>, write: WriteHalf<Link>, error: E
     };
     let mut writer: Writer<WriteHalf<Link>> = Writer::new(write);
     if let Some(refusal) = refusal {
-        let told = timeout(STOP_TIME_MAX, writer.send(&Message::Refused(refusal))).await;
+        let told = timeout(REFUSAL_TIME_MAX, writer.send(&Message::Refused(refusal))).await;
         if !matches!(told, Ok(Ok(()))) {
             tracing::debug!("the other side could not be told why it was refused");
         }

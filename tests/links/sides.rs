@@ -259,7 +259,7 @@ impl Streams for One {
 
 /// A house with this one stream.
 pub(crate) fn rooms(stream: &Arc<ReceiverStream>) -> Rooms {
-    Rooms { streams: Arc::new(One(Arc::clone(stream))), depots: None }
+    Rooms { streams: Arc::new(One(Arc::clone(stream))), depots: None, copies: None }
 }
 
 impl Receiving {

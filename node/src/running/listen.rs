@@ -28,7 +28,7 @@ impl Node {
     /// Serves other nodes.
     pub(super) fn serve(self: &Arc<Self>, listener: TcpListener) -> Result<Server> {
         let depots = Arc::new(DepotRoom { root: self.data.depots(), refusals: Repeats::default() });
-        let rooms = Rooms { streams: self.clone(), depots: Some(depots) };
+        let rooms = Rooms { streams: self.clone(), depots: Some(depots), copies: Some(self.clone()) };
         Ok(Server::start(listener, self.security.clone(), rooms)?)
     }
 }

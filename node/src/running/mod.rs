@@ -5,6 +5,7 @@
 //! ```
 
 mod appender;
+mod copies;
 mod depot;
 mod listen;
 mod place;

@@ -214,7 +214,7 @@ impl Shared {
 /// What helps against damage in this log.
 pub(crate) fn repair_command(journal: &Journal) -> String {
     format!(
-        "Stop this node and repair it from a copy: towline verify {} --repair-from PATH (the data of another node, a journal or a depot)",
+        "Stop this node and repair it from a copy: towline verify {} --repair-from COPY (towline://HOST:PORT of another node, its data, a journal or a depot)",
         journal.dir().display()
     )
 }
