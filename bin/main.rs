@@ -6,8 +6,10 @@
 //! One file per command below `commands`; `exit` has the one table of exit codes.
 
 mod commands;
+mod copies;
 mod demo;
 mod exit;
+mod links;
 mod logs;
 mod offline;
 mod out;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use config::file::File;
 use config::resolve::{Config, resolve};
-use config::value::Name;
+use config::value::{Address, Name};
 use journal::Class;
 use node::control::Client;
 
@@ -46,15 +46,32 @@ impl Whereabouts {
         Ok(config)
     }
 
+    /// The configuration, if there is one: it was named, or it lies where one is looked for.
+    pub(crate) fn file(&self) -> Result<Option<File>, Failure> {
+        let there = self.config.is_some() || Path::new(CONFIG).exists();
+        Ok(there.then(|| File::load(self.config_path())).transpose()?)
+    }
+
+    /// Where the configuration says that node `name` is.
+    pub(crate) fn address_in<'a>(&self, file: &'a File, name: &Name) -> Result<&'a Address, Failure> {
+        file.nodes.get(name).ok_or_else(|| {
+            let known = file.nodes.keys().map(Name::as_str).collect::<Vec<_>>().join(", ");
+            let path = self.config_path().display();
+            Failure::new(Class::Config, format_args!("{path}: nodes: there is no node {name} here, only {known}"))
+        })
+    }
+
     /// The data folder, as a full path.
     pub(crate) fn data(&self) -> Result<PathBuf, Failure> {
         let data = match &self.data {
             Some(data) => data.clone(),
-            None if self.config.is_none() && !Path::new(CONFIG).exists() => {
-                return Err(Failure::usage("which node? Say --data DIR, or -c FILE with its configuration")
-                    .hint("the environment may say it too: TOWLINE_DATA or TOWLINE_CONFIG"));
-            }
-            None => File::load(self.config_path())?.data,
+            None => match self.file()? {
+                Some(file) => file.data,
+                None => {
+                    return Err(Failure::usage("which node? Say --data DIR, or -c FILE with its configuration")
+                        .hint("the environment may say it too: TOWLINE_DATA or TOWLINE_CONFIG"));
+                }
+            },
         };
         std::path::absolute(&data).map_err(|cause| Failure::io(data.display(), cause))
     }

@@ -1,11 +1,10 @@
 //! What `run`, `primary` and `receiver` share: links, and running a node to its end.
 
-use std::path::PathBuf;
-
 use config::value::{Name, Scrub, Span};
-use node::{Options, Security, Stop};
+use node::{Options, Stop};
 
 use crate::exit::{DONE, Failure, Outcome, eprint};
+use crate::links::Links;
 use crate::whereabouts::Whereabouts;
 
 /// Flags of a node that is started without a configuration.
@@ -14,12 +13,8 @@ pub(super) struct Flags {
     /// The node's name, for a new data folder [default: the host's name]
     #[arg(long, value_name = "NAME")]
     name: Option<Name>,
-    /// A folder with ca.pem, cert.pem and key.pem, made by `towline pki issue`
-    #[arg(long, value_name = "DIR")]
-    tls: Option<PathBuf>,
-    /// The explicit word for unencrypted links off loopback
-    #[arg(long, conflicts_with = "tls")]
-    plaintext: bool,
+    #[command(flatten)]
+    links: Links,
     /// A peer that says nothing for so long is dead [default: 5s]
     #[arg(long, value_name = "TIME")]
     dead_after: Option<Span>,
@@ -41,11 +36,7 @@ impl Flags {
         let mut options = Options::new(data);
         options.name = self.name.as_ref().map(ToString::to_string);
         options.listen = listen;
-        options.security = match (&self.tls, self.plaintext) {
-            (Some(dir), _) => Security::Tls(dir.clone()),
-            (None, true) => Security::Plaintext,
-            (None, false) => Security::Loopback,
-        };
+        options.security = self.links.said().unwrap_or_default();
         options.dead_after = self.dead_after.map_or(options.dead_after, |span| span.duration());
         options.stop_timeout = self.stop_timeout.map_or(options.stop_timeout, |span| span.duration());
         options.scrub = self.scrub.map_or(options.scrub, Scrub::policy);

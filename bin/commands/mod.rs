@@ -95,7 +95,7 @@ pub(crate) fn execute(command: Command, at: &Whereabouts, quiet: bool, out: &mut
         Command::Promote(args) => promote::execute(args, at, out),
         Command::Stop(args) => stop::execute(args, at, out),
         Command::Restore(args) => restore::execute(args, out),
-        Command::Verify(args) => verify::execute(args, out),
+        Command::Verify(args) => verify::execute(args, at, out),
         Command::Journal(args) => journal::execute(args, out),
         Command::Depot(args) => depot::execute(args, out),
         Command::Pki(args) => pki::execute(args, out),

@@ -3,22 +3,27 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use archive::{Depot, DepotLine};
-use journal::repair::{Damage, JournalCopy, Plan, RangeSource, Repair, Replaced};
-use journal::{Disk, StreamId};
+use journal::Disk;
+use journal::repair::{Damage, Plan, Repair, Replaced};
 use serde::Serialize;
 
+use crate::copies::{Copy, sources};
 use crate::exit::{DATA, DONE, Failure, IN_PART, eprint};
+use crate::links::Links;
 use crate::out::Out;
-use crate::place::{Place, depots_in, streams};
+use crate::place::{Place, streams};
+use crate::whereabouts::Whereabouts;
 
 /// What of `verify` repairs.
 #[derive(clap::Args, Debug)]
 pub(super) struct Copies {
-    /// Repair damaged journals from this copy: the data folder of another node (running or not), a journal or a depot;
-    /// several are asked in order. The node of PATH must be stopped
+    /// Repair damaged journals from this copy: a node that runs, towline://HOST:PORT, or towline://NAME for one of the
+    /// configuration; the data folder of another node (running or not), a journal or a depot. Several are asked in
+    /// order. The node of PATH must be stopped
     #[arg(long = "repair-from", value_name = "COPY")]
-    from: Vec<PathBuf>,
+    from: Vec<Copy>,
+    #[command(flatten)]
+    links: Links,
     /// Only say what would be repaired, from where
     #[arg(long, requires = "from")]
     pub(super) dry_run: bool,
@@ -67,13 +72,17 @@ struct Kept {
 }
 
 impl Copies {
-    /// True when something is to be repaired.
-    pub(super) fn is_asked(&self) -> bool {
-        !self.from.is_empty()
+    /// True when something is to be repaired. Errors: words about links, and nobody is to be linked with.
+    pub(super) fn is_asked(&self) -> Result<bool, Failure> {
+        if self.links.said().is_some() && !self.from.iter().any(|copy| matches!(copy, Copy::Node(_))) {
+            let failure = Failure::usage("--tls and --plaintext are for a copy on another node");
+            return Err(failure.hint("name it with --repair-from towline://HOST:PORT"));
+        }
+        Ok(!self.from.is_empty())
     }
 
     /// Repairs every journal in `place`, and says what it did.
-    pub(super) fn execute(&self, place: &Place, out: &mut Out) -> Result<Repaired, Failure> {
+    pub(super) fn execute(&self, place: &Place, at: &Whereabouts, out: &mut Out) -> Result<Repaired, Failure> {
         let journals = match place {
             Place::Journal(journal) => vec![journal.clone()],
             Place::Node(data) => {
@@ -86,7 +95,7 @@ impl Copies {
         };
         let mut repaired = Repaired::default();
         for journal in &journals {
-            self.journal(journal, &mut repaired, out)?;
+            self.journal(journal, at, &mut repaired, out)?;
         }
         if repaired.left > 0 {
             eprint(
@@ -97,17 +106,9 @@ impl Copies {
         Ok(repaired)
     }
 
-    fn journal(&self, path: &Path, repaired: &mut Repaired, out: &mut Out) -> Result<(), Failure> {
+    fn journal(&self, path: &Path, at: &Whereabouts, repaired: &mut Repaired, out: &mut Out) -> Result<(), Failure> {
         let repair = Repair::open(path, Arc::new(Disk))?;
-        let mut sources = Vec::new();
-        for from in &self.from {
-            let before = sources.len();
-            find(from, repair.stream(), &mut sources)?;
-            if sources.len() == before {
-                let stream = repair.stream();
-                eprint(&format!("towline: {} has nothing of stream {stream} that can be used\n", from.display()));
-            }
-        }
+        let mut sources = sources(&self.from, &self.links, at, repair.stream())?;
         let plan = repair.plan(&mut sources)?;
         let left = plan.damages().len() - plan.curable();
         for damage in plan.damages().iter().filter(|damage| damage.cure.is_none()) {
@@ -167,58 +168,6 @@ fn show(damage: &Damage, outcome: &'static str, out: &mut Out) -> Result<(), Fai
     }
     for line in &row.tried {
         out.line(format_args!("  {line}"))?;
-    }
-    Ok(())
-}
-
-/// What `path` has of `stream`: journals first, they are read faster than batches.
-fn find<'a>(path: &Path, stream: StreamId, sources: &mut Vec<Box<dyn RangeSource + 'a>>) -> Result<(), Failure> {
-    match Place::find(path)? {
-        Place::Journal(journal) => add_journal(&journal, stream, sources),
-        Place::Node(data) => {
-            for name in streams(&data)? {
-                add_journal(&data.join("streams").join(name).join("journal"), stream, sources);
-            }
-            if let Some(depots) = depots_in(&data) {
-                add_depot(&depots, stream, sources)?;
-            }
-        }
-        Place::Depot(depot) => add_depot(&depot, stream, sources)?,
-        Place::Batch(batch) => {
-            let text = format_args!("{} is one batch; name the depot that it lies in", batch.display());
-            return Err(Failure::usage(text));
-        }
-    }
-    Ok(())
-}
-
-fn add_journal(path: &Path, stream: StreamId, sources: &mut Vec<Box<dyn RangeSource + '_>>) {
-    match JournalCopy::open(path) {
-        Ok(copy) if copy.stream() == stream => sources.push(Box::new(copy)),
-        Ok(_) => {}
-        // one that can't be used doesn't keep the others from helping
-        Err(error) => eprint(&format!("towline: {error}\n")),
-    }
-}
-
-fn add_depot(path: &Path, stream: StreamId, sources: &mut Vec<Box<dyn RangeSource + '_>>) -> Result<(), Failure> {
-    let depots = match Depot::open(path) {
-        Ok(depot) => vec![depot],
-        Err(_) => {
-            let listed = Depot::list(path)?;
-            listed.iter().map(|listed| Depot::open(&listed.folder)).collect::<Result<_, _>>()?
-        }
-    };
-    for depot in depots {
-        match depot.catalogue() {
-            Ok(catalogue) if catalogue.stream() == Some(stream) => {
-                for line in DepotLine::all(&catalogue) {
-                    sources.push(Box::new(line));
-                }
-            }
-            Ok(_) => {}
-            Err(error) => eprint(&format!("towline: {error}\n")),
-        }
     }
     Ok(())
 }

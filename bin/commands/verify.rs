@@ -11,6 +11,7 @@ use super::{depot, repair};
 use crate::exit::{DONE, Failure, Outcome};
 use crate::out::Out;
 use crate::place::{Place, depots_in, streams};
+use crate::whereabouts::Whereabouts;
 
 /// Read everything in a node's data folder, a journal, a depot or a batch, and say whether it is whole.
 ///
@@ -27,12 +28,13 @@ pub(crate) struct Args {
     repair: repair::Copies,
 }
 
-pub(crate) fn execute(args: Args, out: &mut Out) -> Outcome {
+pub(crate) fn execute(args: Args, at: &Whereabouts, out: &mut Out) -> Outcome {
+    let repair = args.repair.is_asked()?;
     let place = Place::find(&args.path)?;
-    if !args.repair.is_asked() {
+    if !repair {
         return look(place, out);
     }
-    let repaired = args.repair.execute(&place, out)?;
+    let repaired = args.repair.execute(&place, at, out)?;
     let verified = if args.repair.dry_run { DONE } else { look(place, out)? };
     Ok(repaired.code(verified))
 }

@@ -147,20 +147,26 @@ pub fn resolve(path: &Path, file: &File, name: &Name) -> Result<Config, Error> {
             scrub: stream.journal.scrub,
         });
     }
-    let security = match (&file.tls, file.plaintext) {
-        (Some(tls), _) => Security::Tls(tls.dir.clone()),
-        (None, true) => Security::Plaintext,
-        (None, false) => Security::Loopback,
-    };
     Ok(Config {
         name: name.clone(),
         data: file.data.clone(),
-        security,
+        security: file.security(),
         listen: listens.then(|| address.clone()),
         dead_after: file.dead_after,
         stop_timeout: file.stop_timeout,
         streams,
     })
+}
+
+impl File {
+    /// How links are protected.
+    pub fn security(&self) -> Security {
+        match (&self.tls, self.plaintext) {
+            (Some(tls), _) => Security::Tls(tls.dir.clone()),
+            (None, true) => Security::Plaintext,
+            (None, false) => Security::Loopback,
+        }
+    }
 }
 
 impl Stream {

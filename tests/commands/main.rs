@@ -1,5 +1,6 @@
 //! The command line as its users meet it: real processes, their output and their exit codes.
 
+mod copies;
 mod daemon;
 mod demo;
 mod grammar;

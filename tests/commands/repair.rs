@@ -12,19 +12,27 @@ use crate::daemon::Daemon;
 use crate::support::{run, run_with};
 
 /// A primary `P` whose stream `log` has a receiver `R` and a depot, all with the same records. The primary is stopped.
-struct Nodes {
-    folder: TempDir,
-    address: String,
-    receiver: Daemon,
+pub(crate) struct Nodes {
+    pub(crate) folder: TempDir,
+    pub(crate) address: String,
+    pub(crate) receiver: Daemon,
+    /// What else the primary is told.
+    more: Vec<String>,
 }
 
 impl Nodes {
-    fn new() -> Nodes {
-        let folder = tempfile::tempdir().unwrap();
-        let mut receiver = Daemon::start(["receiver", "--data", &path(&folder, "R"), "--listen", "127.0.0.1:0"]);
+    pub(crate) fn new() -> Nodes {
+        Nodes::with(tempfile::tempdir().unwrap(), &[], |_| Vec::new())
+    }
+
+    /// With these words for the receiver, and those for the primary that follow from its address.
+    pub(crate) fn with(folder: TempDir, receiver: &[String], more: impl Fn(&str) -> Vec<String>) -> Nodes {
+        let words = ["receiver", "--data", &path(&folder, "R"), "--listen", "127.0.0.1:0"].map(str::to_owned);
+        let mut receiver = Daemon::start(words.iter().chain(receiver));
         let address = receiver.hear("listens on ");
         receiver.hear("next");
-        let nodes = Nodes { folder, address, receiver };
+        let more = more(&address);
+        let nodes = Nodes { folder, address, receiver, more };
         let primary = nodes.start_primary();
         let data = nodes.data("P");
         let lines: String = (0..20_000).map(|number| format!("line {number} {}\n", "x".repeat(40))).collect();
@@ -39,29 +47,33 @@ impl Nodes {
         let (data, depot) = (self.data("P"), self.data("depot"));
         let words = ["primary", "--data", &data, "--stream", "log", "--segment", "256 KiB", "--mode", "sync"];
         let to = [format!("--to={}", self.address), format!("--to={depot},every=1h")];
-        words.into_iter().map(str::to_owned).chain(to).collect()
+        words.into_iter().map(str::to_owned).chain(to).chain(self.more.clone()).collect()
     }
 
-    fn start_primary(&self) -> Daemon {
+    pub(crate) fn start_primary(&self) -> Daemon {
         let mut primary = Daemon::start(self.words());
         primary.hear("next");
         primary
     }
 
-    fn data(&self, name: &str) -> String {
+    pub(crate) fn data(&self, name: &str) -> String {
         path(&self.folder, name)
     }
 
     /// The primary's segment files, by name.
-    fn segments(&self) -> BTreeMap<PathBuf, Vec<u8>> {
-        let journal = PathBuf::from(self.data("P")).join("streams/log/journal");
+    pub(crate) fn segments(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        self.segments_of("P")
+    }
+
+    pub(crate) fn segments_of(&self, node: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+        let journal = PathBuf::from(self.data(node)).join("streams/log/journal");
         let files = fs::read_dir(journal).unwrap().map(|file| file.unwrap().path());
         let segments = files.filter(|path| path.extension().is_some_and(|ext| ext == "seg"));
         segments.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
     }
 
     /// The segment of this number, oldest first.
-    fn segment(&self, number: usize) -> PathBuf {
+    pub(crate) fn segment(&self, number: usize) -> PathBuf {
         self.segments().keys().nth(number).unwrap().clone()
     }
 
@@ -80,11 +92,11 @@ fn name_of(segment: &Path) -> u64 {
     u64::from_str_radix(segment.file_stem().unwrap().to_str().unwrap(), 16).unwrap()
 }
 
-fn path(folder: &TempDir, name: &str) -> String {
+pub(crate) fn path(folder: &TempDir, name: &str) -> String {
     folder.path().join(name).to_str().unwrap().to_owned()
 }
 
-fn flip(file: &Path, offset: u64) {
+pub(crate) fn flip(file: &Path, offset: u64) {
     let file = fs::File::options().read(true).write(true).open(file).unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, offset).unwrap();
