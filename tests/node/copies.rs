@@ -163,7 +163,7 @@ fn a_log_that_grows_while_it_is_given_is_given_to_its_end() {
     let last = std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             let group = vec![record.as_str(); 50];
-            (0..40).map(|_| node.append(Level::Written, LONG, &group).expect("acknowledged").lsn).last()
+            (0..40).map(|_| node.append(Level::Written, LONG, &group).expect("acknowledged").lsn).max()
         });
         let mut tip = Tip::empty(id);
         until(|| {

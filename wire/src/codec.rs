@@ -3,14 +3,19 @@
 //! Bodies belong to a protocol version; only `Refused` and the first two bytes of the three hellos never change, so that
 //! any two versions can tell each other why not. A body must end where its fields end.
 
-use journal::{Epoch, History, LsnRange, Opening, Term, Tip};
+mod agreement;
+mod greeting;
 
+use journal::{Epoch, Term, Tip};
+
+use self::agreement::{put_agreement, put_refusal, take_agreement, take_refusal};
+use self::greeting::{put_greeting, put_node, take_greeting, take_node};
 use crate::error::{Error, Result};
 use crate::fields::{Put, Take};
 use crate::frame::{GREETING_OPENINGS_MAX, HOLDINGS_MAX, NAME_BYTES_MAX, OPENING_BYTES, TEXT_BYTES_MAX, Type};
 use crate::message::{
-    Ack, Agreement, Alive, Announce, BatchOffer, CopyAsk, CopyHello, CopyState, DepotHello, DepotState, Greeting,
-    Holding, Message, Mode, NodeInfo, PROTOCOL, Ready, Refusal, Start,
+    Ack, Alive, Announce, BatchOffer, CopyAsk, CopyHello, CopyState, DepotHello, DepotState, Holding, Message,
+    PROTOCOL, Ready, Start,
 };
 
 type Field<T> = std::result::Result<T, &'static str>;
@@ -200,22 +205,6 @@ fn check_sizes(message: &Message) -> Result<()> {
     }
 }
 
-fn put_node(put: &mut Put<'_>, node: &NodeInfo) {
-    put.bytes(node.id.as_bytes());
-    put.text(&node.name, NAME_BYTES_MAX);
-    put.u64(node.start_id);
-    put.bytes(&node.boot_id);
-}
-
-fn take_node(take: &mut Take<'_>) -> Field<NodeInfo> {
-    Ok(NodeInfo {
-        id: take.node("node")?,
-        name: take.name("node name")?,
-        start_id: take.u64("start")?,
-        boot_id: take.array("boot")?,
-    })
-}
-
 fn put_holding(put: &mut Put<'_>, holding: &Holding) {
     match holding {
         Holding::Journal { geometry } => {
@@ -255,209 +244,4 @@ fn take_tip(take: &mut Take<'_>) -> Field<Tip> {
         epoch: Epoch { term: Term(take.u32("epoch")?), run: take.u32("epoch")? },
         run_id: take.u64("run")?,
     })
-}
-
-fn put_greeting(put: &mut Put<'_>, greeting: &Greeting) {
-    put.u16(greeting.protocol);
-    put.bytes(greeting.stream.as_bytes());
-    put.text(&greeting.stream_name, NAME_BYTES_MAX);
-    put.u32(greeting.geometry.body_bytes() as u32);
-    put_node(put, &greeting.node);
-    put.u8(match greeting.mode {
-        Mode::Async => 0,
-        Mode::SemiSync => 1,
-        Mode::Sync => 2,
-    });
-    put.term(greeting.term);
-    put.flag(greeting.opened);
-    put.lsn(greeting.start);
-    put.place(greeting.end);
-    put.lsn(greeting.durable);
-    put.lsn(greeting.committed);
-    put.lsn(greeting.applied);
-    put.optional_place(greeting.remembers);
-    put.u64(greeting.clock.as_nanos());
-    put.u32(greeting.history.openings().len() as u32);
-    for opening in greeting.history.openings() {
-        put.u32(opening.epoch.term.0);
-        put.u32(opening.epoch.run);
-        put.u64(opening.term_id);
-        put.u64(opening.run_id);
-        put.lsn(opening.first);
-        put.u64(opening.chain_in.get());
-        put.bytes(opening.node.as_bytes());
-    }
-}
-
-fn take_greeting(take: &mut Take<'_>) -> Field<Greeting> {
-    Ok(Greeting {
-        protocol: take.u16("version")?,
-        stream: take.stream("stream")?,
-        stream_name: take.name("stream name")?,
-        geometry: take.geometry("geometry")?,
-        node: take_node(take)?,
-        mode: match take.u8("mode")? {
-            0 => Mode::Async,
-            1 => Mode::SemiSync,
-            2 => Mode::Sync,
-            _ => return Err("mode"),
-        },
-        term: take.term("term")?,
-        opened: take.flag("flag")?,
-        start: take.lsn("start")?,
-        end: take.place("end")?,
-        durable: take.lsn("durable position")?,
-        committed: take.lsn("commit point")?,
-        applied: take.lsn("applied position")?,
-        remembers: take.optional_place("memory")?,
-        clock: take.time("clock")?,
-        history: take_history(take)?,
-    })
-}
-
-fn take_history(take: &mut Take<'_>) -> Field<History> {
-    let count = take.u32("history")? as usize;
-    // the count is believed only as far as its bytes have arrived
-    let mut bytes = Take(take.bytes(count.checked_mul(OPENING_BYTES).ok_or("history")?, "history")?);
-    let mut openings = Vec::with_capacity(count);
-    for _ in 0..count {
-        openings.push(Opening {
-            epoch: Epoch { term: Term(bytes.u32("history")?), run: bytes.u32("history")? },
-            term_id: bytes.u64("history")?,
-            run_id: bytes.u64("history")?,
-            first: bytes.lsn("history")?,
-            chain_in: bytes.chain("history")?,
-            node: bytes.node("history")?,
-        });
-    }
-    History::from_openings(openings).ok_or("order of its history")
-}
-
-fn put_agreement(put: &mut Put<'_>, agreement: &Agreement) {
-    match agreement {
-        Agreement::Stream { from } => {
-            put.u8(0);
-            put.place(*from);
-        }
-        Agreement::Cut { to, tail } => {
-            put.u8(1);
-            put.lsn(*to);
-            put.lsn(tail.from);
-            put.lsn(tail.to);
-        }
-        Agreement::TakeBack { from, to } => {
-            put.u8(2);
-            put.place(*from);
-            put.lsn(*to);
-        }
-        Agreement::Base { receiver_end, primary_start } => {
-            put.u8(3);
-            put.lsn(*receiver_end);
-            put.lsn(*primary_start);
-        }
-        Agreement::Refused(refusal) => {
-            put.u8(4);
-            put_refusal(put, refusal);
-        }
-    }
-}
-
-fn take_agreement(take: &mut Take<'_>) -> Field<Agreement> {
-    Ok(match take.u8("agreement")? {
-        0 => Agreement::Stream { from: take.place("place")? },
-        1 => Agreement::Cut { to: take.lsn("cut")?, tail: LsnRange::new(take.lsn("tail")?, take.lsn("tail")?) },
-        2 => Agreement::TakeBack { from: take.place("place")?, to: take.lsn("end")? },
-        3 => Agreement::Base { receiver_end: take.lsn("end")?, primary_start: take.lsn("start")? },
-        4 => Agreement::Refused(take_refusal(Take(std::mem::take(&mut take.0)))?),
-        _ => return Err("agreement"),
-    })
-}
-
-/// Tag, the refusal in words, its fields. Whoever doesn't know the tag still has the words.
-fn put_refusal(put: &mut Put<'_>, refusal: &Refusal) {
-    let tag = match refusal {
-        Refusal::Unable { .. } => 0,
-        Refusal::Protocol { .. } => 1,
-        Refusal::Stream { .. } => 2,
-        Refusal::Geometry { .. } => 3,
-        Refusal::Fenced { .. } => 4,
-        Refusal::SplitBrain { .. } => 5,
-        Refusal::CopiedFolder { .. } => 6,
-        Refusal::SameNode { .. } => 7,
-        Refusal::Diverged { .. } => 8,
-        Refusal::CutBelowCommitted { .. } => 9,
-        Refusal::Pruned { .. } => 10,
-        Refusal::NotReceiver { .. } => 11,
-        Refusal::Busy => 12,
-        Refusal::Disagree => 13,
-    };
-    put.u8(tag);
-    match refusal {
-        Refusal::Unable { reason } => put.text(reason, TEXT_BYTES_MAX),
-        other => put.text(&other.to_string(), TEXT_BYTES_MAX),
-    }
-    match refusal {
-        Refusal::Unable { .. } | Refusal::Busy | Refusal::Disagree => {}
-        Refusal::Protocol { primary, receiver } => {
-            put.u16(*primary);
-            put.u16(*receiver);
-        }
-        Refusal::Stream { primary, receiver } => {
-            put.bytes(primary.as_bytes());
-            put.bytes(receiver.as_bytes());
-        }
-        Refusal::Geometry { primary, receiver } => {
-            put.u64(*primary);
-            put.u64(*receiver);
-        }
-        Refusal::Fenced { primary, receiver } | Refusal::SplitBrain { primary, receiver } => {
-            put.term(*primary);
-            put.term(*receiver);
-        }
-        Refusal::CopiedFolder { primary, receiver } => {
-            put.u64(*primary);
-            put.u64(*receiver);
-        }
-        Refusal::SameNode { node } => put.bytes(node.as_bytes()),
-        Refusal::Diverged { at, primary, receiver } => {
-            put.lsn(*at);
-            put.optional_chain(*primary);
-            put.optional_chain(*receiver);
-        }
-        Refusal::CutBelowCommitted { to: first, committed: second }
-        | Refusal::Pruned { primary_end: first, receiver_start: second } => {
-            put.lsn(*first);
-            put.lsn(*second);
-        }
-        Refusal::NotReceiver { role } => put.text(role, TEXT_BYTES_MAX),
-    }
-}
-
-fn take_refusal(mut take: Take<'_>) -> Field<Refusal> {
-    let tag = take.u8("reason")?;
-    let text = take.text("text")?;
-    let refusal = match tag {
-        0 => Refusal::Unable { reason: text },
-        1 => Refusal::Protocol { primary: take.u16("version")?, receiver: take.u16("version")? },
-        2 => Refusal::Stream { primary: take.stream("stream")?, receiver: take.stream("stream")? },
-        3 => Refusal::Geometry { primary: take.u64("geometry")?, receiver: take.u64("geometry")? },
-        4 => Refusal::Fenced { primary: take.term("term")?, receiver: take.term("term")? },
-        5 => Refusal::SplitBrain { primary: take.term("term")?, receiver: take.term("term")? },
-        6 => Refusal::CopiedFolder { primary: take.u64("run")?, receiver: take.u64("run")? },
-        7 => Refusal::SameNode { node: take.node("node")? },
-        8 => Refusal::Diverged {
-            at: take.lsn("place")?,
-            primary: take.optional_chain("chain")?,
-            receiver: take.optional_chain("chain")?,
-        },
-        9 => Refusal::CutBelowCommitted { to: take.lsn("cut")?, committed: take.lsn("commit point")? },
-        10 => Refusal::Pruned { primary_end: take.lsn("end")?, receiver_start: take.lsn("start")? },
-        11 => Refusal::NotReceiver { role: take.text("role")? },
-        12 => Refusal::Busy,
-        13 => Refusal::Disagree,
-        // a later version's reason: its words are enough
-        _ => return Ok(Refusal::Unable { reason: text }),
-    };
-    take.end()?;
-    Ok(refusal)
 }
