@@ -1,4 +1,5 @@
-//! Other copies of a stream's log, as the command line names them: `towline://HOST:PORT`, `towline://NAME`, or a path.
+//! Other copies of a stream's log, as the command line names them: `towline://HOST:PORT[,name=NAME]`, `towline://NAME`, or a
+//! path.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -27,8 +28,8 @@ pub(crate) enum Copy {
 /// How a node was named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Node {
-    /// Where it listens.
-    Address(Address),
+    /// Where it listens, and what its certificate is issued for, if not for that host.
+    Address(Address, Option<Name>),
     /// As the configuration calls it.
     Name(Name),
 }
@@ -41,7 +42,13 @@ impl FromStr for Copy {
     fn from_str(text: &str) -> Result<Copy, BadValue> {
         Ok(match text.strip_prefix(SCHEME) {
             None => Copy::Files(text.into()),
-            Some(rest) if rest.contains(':') => Copy::Node(Node::Address(rest.parse()?)),
+            Some(rest) if rest.contains(':') => {
+                let (address, name) = match rest.split_once(",name=") {
+                    Some((address, name)) => (address, Some(name.parse()?)),
+                    None => (rest, None),
+                };
+                Copy::Node(Node::Address(address.parse()?, name))
+            }
             Some(rest) => Copy::Node(Node::Name(rest.parse()?)),
         })
     }
@@ -51,7 +58,7 @@ impl fmt::Display for Copy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Copy::Files(path) => path.display().fmt(f),
-            Copy::Node(Node::Address(address)) => write!(f, "{SCHEME}{address}"),
+            Copy::Node(Node::Address(address, _)) => write!(f, "{SCHEME}{address}"),
             Copy::Node(Node::Name(name)) => write!(f, "{SCHEME}{name}"),
         }
     }
@@ -90,21 +97,21 @@ fn ask(node: &Node, links: &Links, at: &Whereabouts, stream: StreamId) -> Result
     let said = links.said();
     // where everything was said, a broken configuration doesn't matter
     let file = match node {
-        Node::Address(_) if said.is_some() => None,
+        Node::Address(..) if said.is_some() => None,
         _ => at.file()?,
     };
     let security = said.or_else(|| file.as_ref().map(|file| file.security().into()));
     let (address, name) = match node {
-        Node::Address(address) => (address, None),
+        Node::Address(address, name) => (address, name.as_ref()),
         Node::Name(name) => {
             let Some(file) = &file else {
                 let failure = Failure::usage(format_args!("{SCHEME}{name}: no configuration says where that node is"));
                 return Err(failure.hint(format!("say -c FILE, or write {SCHEME}HOST:PORT")));
             };
-            (at.address_in(file, name)?, Some(name.as_str()))
+            (at.address_in(file, name)?, Some(name))
         }
     };
-    let found = NodeCopy::find(&security.unwrap_or_default(), &address.to_string(), name, stream);
+    let found = NodeCopy::find(&security.unwrap_or_default(), &address.to_string(), name.map(Name::as_str), stream);
     found.map_err(|error| {
         let class = match error.class() {
             Class::Io => Class::Unknown,

@@ -17,9 +17,9 @@ use crate::whereabouts::Whereabouts;
 /// What of `verify` repairs.
 #[derive(clap::Args, Debug)]
 pub(super) struct Copies {
-    /// Repair damaged journals from this copy: a node that runs, towline://HOST:PORT, or towline://NAME for one of the
-    /// configuration; the data folder of another node (running or not), a journal or a depot. Several are asked in
-    /// order. The node of PATH must be stopped
+    /// Repair damaged journals from this copy: a node that runs, towline://HOST:PORT[,name=NAME] with the name that its
+    /// certificate is issued for, or towline://NAME for one of the configuration; the data folder of another node
+    /// (running or not), a journal or a depot. Several are asked in order. The node of PATH must be stopped
     #[arg(long = "repair-from", value_name = "COPY")]
     from: Vec<Copy>,
     #[command(flatten)]

@@ -122,16 +122,19 @@ fn a_repair_over_tls_needs_a_certificate_of_the_same_authority() {
     let thief = nodes.data("thief");
     run(["verify", &data, "--repair-from", &copy, "--tls", &thief]).expect(13).says("certificate");
     run(["verify", &data, "--repair-from", &copy]).expect(13).says("Give this side --tls DIR");
+    let own = nodes.data("a");
+    let named = |name: &str| format!("{copy},name={name}");
+    run(["verify", &data, "--repair-from", &named("c"), "--tls", &own]).expect(13).says("certificate");
     assert!(nodes.segments() == spoiled, "nothing is changed");
 
+    run(["verify", &data, "--repair-from", &named("b"), "--tls", &own, "--dry-run"]).expect(0).prints("would be");
     let text = format!(
         r#"Towline(data: "{data}", tls: (dir: "{}"), nodes: {{"b": "{}"}}, streams: {{}})"#,
-        nodes.data("a"),
-        nodes.address
+        own, nodes.address
     );
     fs::write(&config, text).unwrap();
     run(["verify", &data, "--repair-from", "towline://c", "-c", &config]).expect(78).says("no node c here, only b");
     run(["verify", &data, "--repair-from", "towline://b", "-c", &config, "--dry-run"]).expect(0).prints("would be");
-    run(["verify", &data, "--repair-from", &copy, "--tls", &nodes.data("a")]).expect(0).prints("all good");
+    run(["verify", &data, "--repair-from", &copy, "--tls", &own]).expect(0).prints("all good");
     assert!(nodes.segments() == whole, "byte for byte what was there");
 }

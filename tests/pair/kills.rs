@@ -78,6 +78,11 @@ impl Pair {
         self.primary = Some(primary(&self.data("p"), &["--to", &to, "--mode", self.mode]));
     }
 
+    pub(crate) fn stop_primary(&mut self) {
+        let primary = self.primary.take().expect("a primary");
+        assert_eq!(primary.stop(), 0);
+    }
+
     pub(crate) fn start_receiver(&mut self) {
         self.receiver = None;
         self.receiver = Some(receiver(&self.data("r"), &self.listen));
