@@ -17,6 +17,10 @@ pub trait Tail {
     fn geometry(&self) -> Geometry;
     /// The lowest position that it still keeps.
     fn start(&self) -> Lsn;
+    /// A place, not far before its end, that is known to be part of it: a walk to the end may begin there.
+    fn near_end(&self) -> Lsn;
+    /// Every run that it knows to have begun below [`Tail::near_end`], oldest first.
+    fn runs(&self) -> Vec<Run>;
     /// Verified entries from `from` on, at which an entry begins.
     fn read(&self, from: Lsn) -> Result<Box<dyn TailEntries + '_>>;
 }
@@ -62,34 +66,56 @@ pub struct Run {
 }
 
 impl Coverage {
-    /// Reads a journal once, up to `upto`: the caller's bound for what may be restored. Blocking.
-    pub fn scan(tail: &dyn Tail, upto: Lsn) -> Result<Coverage> {
-        let mut entries = tail.read(tail.start())?;
-        let mut found = Coverage {
+    /// Reads and verifies a whole journal. Blocking.
+    pub fn scan(tail: &dyn Tail) -> Result<Coverage> {
+        Coverage::nothing(tail).walk(tail, tail.start())
+    }
+
+    /// The same without its marks, from its two ends: whoever restores from it reads and verifies what lies between.
+    /// Blocking, but not for long.
+    pub fn ends(tail: &dyn Tail) -> Result<Coverage> {
+        let (start, near) = (tail.start(), tail.near_end());
+        let mut found = Coverage::nothing(tail);
+        let runs = tail.runs();
+        let in_force = runs.iter().rposition(|run| run.first <= start);
+        let (Some(in_force), true) = (in_force, near > start) else { return Coverage::scan(tail) };
+        let kept = runs.iter().skip(in_force).filter(|run| run.first < near);
+        found.runs.extend(kept.map(|run| Run { first: run.first.max(start), ..*run }));
+        if let Some(first) = tail.read(start)?.next_entry()? {
+            found.first_time = first.header.time;
+        }
+        found.walk(tail, near)
+    }
+
+    fn nothing(tail: &dyn Tail) -> Coverage {
+        Coverage {
             path: tail.path().to_owned(),
             stream: tail.stream(),
             geometry: tail.geometry(),
             start: tail.start(),
-            end: entries.tip(),
+            end: Tip::empty(tail.stream()),
             first_time: Time::ZERO,
             runs: Vec::new(),
             marks: Vec::new(),
-        };
+        }
+    }
+
+    /// Goes on from `from` to the end.
+    fn walk(mut self, tail: &dyn Tail, from: Lsn) -> Result<Coverage> {
+        let mut entries = tail.read(from)?;
+        self.end = entries.tip();
         while let Some(entry) = entries.next_entry()? {
             let header = entry.header;
-            if header.range().to > upto {
-                break;
-            }
-            if found.first_time == Time::ZERO {
-                found.first_time = header.time;
+            if self.first_time == Time::ZERO {
+                self.first_time = header.time;
             }
             let begins = header.kind == Some(Kind::Epoch) && EpochEntry::decode(entry.payload).is_some();
-            if begins || found.runs.is_empty() {
-                found.runs.push(Run { epoch: header.epoch, run_id: header.run_id, first: header.lsn });
+            if begins || self.runs.is_empty() {
+                self.runs.push(Run { epoch: header.epoch, run_id: header.run_id, first: header.lsn });
             }
-            found.marks.extend(Mark::of(&entry));
-            found.end = entries.tip();
+            self.marks.extend(Mark::of(&entry));
+            self.end = entries.tip();
         }
-        Ok(found)
+        Ok(self)
     }
 }

@@ -72,7 +72,7 @@ pub(crate) fn execute(args: Args, out: &mut Out) -> Outcome {
     }
     let sources = Sources::open(&args.from, &args.stream)?;
     let wanted = Wanted { point: args.at.clone(), epoch: args.epoch };
-    let plan = plan(sources.catalogue.as_ref(), sources.coverage()?.as_ref(), &wanted)?;
+    let plan = plan(sources.catalogue.as_ref(), sources.coverage(&args.at)?.as_ref(), &wanted)?;
     if args.dry_run {
         return show(&plan, &sources, &args, out);
     }
@@ -131,10 +131,13 @@ impl Sources {
         Ok(sources)
     }
 
-    /// What the journal covers: read once, all of it.
-    fn coverage(&self) -> Result<Option<Coverage>, Failure> {
-        let scan = self.journal.as_ref().map(|journal| Coverage::scan(journal, Lsn::MAX));
-        scan.transpose().map_err(unread)
+    /// What the journal covers. A mark may be anywhere in it: for one all of it is read.
+    fn coverage(&self, at: &Point) -> Result<Option<Coverage>, Failure> {
+        let covers = self.journal.as_ref().map(|journal| match at {
+            Point::Mark(_) => Coverage::scan(journal),
+            Point::Latest | Point::Time(_) | Point::Lsn(_) => Coverage::ends(journal),
+        });
+        covers.transpose().map_err(unread)
     }
 
     fn tail(&self) -> Option<&dyn archive::Tail> {

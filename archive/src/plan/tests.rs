@@ -33,6 +33,16 @@ impl Tail for Memory {
         self.start.lsn
     }
 
+    fn near_end(&self) -> Lsn {
+        let tips = self.forge.tips();
+        tips[tips.len() * 2 / 3].lsn.max(self.start.lsn)
+    }
+
+    fn runs(&self) -> Vec<Run> {
+        let openings = self.forge.openings.iter().filter(|opening| opening.first < self.near_end());
+        openings.map(|o| Run { epoch: o.epoch, run_id: o.run_id, first: o.first }).collect()
+    }
+
     fn read(&self, from: Lsn) -> Result<Box<dyn TailEntries + '_>> {
         let tip = self.forge.tips().into_iter().find(|tip| tip.lsn == from && from >= self.start.lsn);
         let tip = tip.expect("reads begin at entries");
@@ -102,7 +112,12 @@ impl Scene {
 
     fn plan(&self, journal: Option<&Memory>, point: Point, epoch: Option<Epoch>) -> Result<Plan> {
         let catalogue = self.depot.catalogue().expect("reads");
-        let coverage = journal.map(|journal| Coverage::scan(journal, Lsn::MAX).expect("reads"));
+        let coverage = journal.map(|journal| {
+            let scan = Coverage::scan(journal).expect("reads");
+            let ends = Coverage::ends(journal).expect("reads");
+            assert_eq!(Coverage { marks: scan.marks.clone(), ..ends }, scan);
+            scan
+        });
         plan(Some(&catalogue), coverage.as_ref(), &Wanted { point, epoch })
     }
 }
@@ -398,14 +413,20 @@ fn coverage_is_what_a_journal_holds() {
     let (_, new) = fork();
     let tips = new.tips();
     let journal = Memory { forge: new.clone(), start: tips[2] };
-    let found = Coverage::scan(&journal, tips[6].lsn).expect("reads");
+    let found = Coverage::scan(&journal).expect("reads");
     let run = |term, run_id, first: Lsn| Run { epoch: Epoch { term: Term(term), run: 1 }, run_id, first };
     assert_eq!(found.runs, [run(1, 1001, tips[2].lsn), run(2, 2001, tips[3].lsn)]);
-    assert_eq!((found.start, found.end, found.first_time), (tips[2].lsn, tips[6], tips[3].time));
+    assert_eq!((found.start, found.end, found.first_time), (tips[2].lsn, tips[7], tips[3].time));
     let time = tips[6].time;
     assert_eq!(found.marks, [Mark { name: "mid".into(), at: tips[5].lsn, end: tips[6].lsn, time }]);
-    let none = Coverage::scan(&journal, tips[2].lsn).expect("reads");
-    assert_eq!(none.end, tips[2]);
+    for start in &tips {
+        let journal = Memory { forge: new.clone(), start: *start };
+        let scan = Coverage::scan(&journal).expect("reads");
+        let ends = Coverage::ends(&journal).expect("reads");
+        assert_eq!(Coverage { marks: scan.marks.clone(), ..ends }, scan);
+    }
+    let none = Coverage::scan(&Memory { forge: new.clone(), start: tips[7] }).expect("reads");
+    assert_eq!(none.end, tips[7]);
     let wanted = Wanted { point: Point::Latest, epoch: None };
     let error = plan(None, Some(&none), &wanted).expect_err("holds nothing");
     assert_eq!(error.class(), Class::Absent);
