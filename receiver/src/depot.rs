@@ -14,14 +14,10 @@ use std::time::Duration;
 
 use archive::{Depot, Offer, Spool, Stored};
 use journal::Class;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
-use wire::{BatchOffer, DepotHello, DepotState, Frame, Message, PROTOCOL, Place, Reader, Refusal, Writer};
+use wire::{BatchOffer, DepotHello, DepotState, Dialogue, Message, PROTOCOL, Place, Refusal};
 
 /// How long a connection may say nothing: its other side cuts a batch meanwhile.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(300);
-/// How long the other side may take to hear an answer.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Why a depot's connection ended early. The other side has been told, if it could be.
 #[derive(Debug, thiserror::Error)]
@@ -140,69 +136,34 @@ impl DepotIntake {
     }
 }
 
-/// Serves a connection whose first message was `hello`, until it says goodbye, closes, or breaks a rule. Blocks the
-/// thread whenever it touches the disk: give it a runtime and a thread of its own.
-pub async fn serve_depot<R, W>(
-    root: &Path,
-    hello: &DepotHello,
-    reader: &mut Reader<R>,
-    writer: &mut Writer<W>,
-) -> Result<(), DepotError>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let served = serve(root, hello, reader, writer).await;
+/// Serves a connection whose first message was `hello`, until it says goodbye, closes, or breaks a rule; it is told why,
+/// and closed. Blocking.
+pub fn serve_depot(root: &Path, hello: &DepotHello, mut dialogue: Dialogue) -> Result<(), DepotError> {
+    let served = talk(root, hello, &mut dialogue);
     let refusal = served.as_ref().err().and_then(DepotError::refusal);
-    if let Some(refusal) = refusal {
-        // the connection is closed next: whether the other side hears why doesn't change that
-        let _ = answer(writer, &Message::Refused(refusal)).await;
-    }
+    dialogue.close(refusal.map(Message::Refused).as_ref());
     served
 }
 
-async fn serve<R, W>(
-    root: &Path,
-    hello: &DepotHello,
-    reader: &mut Reader<R>,
-    writer: &mut Writer<W>,
-) -> Result<(), DepotError>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
+fn talk(root: &Path, hello: &DepotHello, dialogue: &mut Dialogue) -> Result<(), DepotError> {
+    // the stream's folder is made in it; a name that is no name is refused there
     let (mut intake, state) = DepotIntake::open(root, hello)?;
-    reader.open();
-    answer(writer, &Message::DepotState(state)).await?;
+    dialogue.open();
+    dialogue.send(&Message::DepotState(state))?;
     loop {
-        while let Some(frame) = reader.next_frame()? {
-            let reply = match frame {
-                Frame::BatchPart { offset, bytes } => intake.part(offset, bytes)?,
-                Frame::Message(Message::BatchOffer(offer)) => Some(intake.offer(&offer)?),
-                Frame::Message(Message::Alive(_)) => None,
-                Frame::Message(Message::Bye { .. }) => return Ok(()),
-                Frame::Message(Message::Refused(refusal)) => return Err(wire::Error::Refused(refusal).into()),
-                Frame::Message(_) | Frame::Entries { .. } => {
-                    return Err(DepotError::OutOfTurn { found: "another message", wanted: "an offer or a part" });
-                }
-            };
-            if let Some(reply) = reply {
-                answer(writer, &reply).await?;
-            }
-        }
-        let doing = "wait for a batch";
-        match timeout(IDLE_TIME_MAX, reader.fill()).await {
-            Ok(Err(wire::Error::Closed)) => return Ok(()),
-            Ok(filled) => filled?,
-            Err(_) => return Err(wire::Error::Timeout { doing, after: IDLE_TIME_MAX }.into()),
+        let answer = match dialogue.receive(IDLE_TIME_MAX) {
+            Ok(Message::BatchOffer(offer)) => Some(intake.offer(&offer)?),
+            Ok(Message::BatchPart { offset, bytes }) => intake.part(offset, &bytes)?,
+            Ok(Message::Alive(_)) => None,
+            Ok(Message::Bye { .. }) | Err(wire::Error::Closed) => return Ok(()),
+            Ok(Message::Refused(refusal)) => return Err(wire::Error::Refused(refusal).into()),
+            Ok(_) => return Err(DepotError::OutOfTurn { found: "another message", wanted: "an offer or a part" }),
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(answer) = answer {
+            dialogue.send(&answer)?;
         }
     }
-}
-
-async fn answer<W: AsyncWrite + Unpin>(writer: &mut Writer<W>, message: &Message) -> Result<(), DepotError> {
-    let sent = timeout(ANSWER_TIME_MAX, writer.send(message)).await;
-    let late = wire::Error::Timeout { doing: "answer a primary", after: ANSWER_TIME_MAX };
-    Ok(sent.unwrap_or(Err(late))?)
 }
 
 fn stored_message(stored: &Stored) -> Message {

@@ -1,12 +1,14 @@
 use std::fs;
+use std::net::TcpListener;
 use std::path::PathBuf;
+use std::thread;
 
 use archive::{Cut, Finished, Outbox, Writer as BatchWriter};
 use bytes::Bytes;
 use journal::{Geometry, Item, Journal, Lsn, NodeId, Options, Reason, Role, RunOpening, StreamId, Term, TermSeen, Tip};
 use tempfile::TempDir;
-use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
-use wire::NodeInfo;
+use tokio::io::split;
+use wire::{Link, NodeInfo, Reader, Security, own_runtime};
 
 use super::*;
 
@@ -211,62 +213,71 @@ fn who_may_ship_here() {
     assert!(matches!(error.refusal(), Some(Refusal::Unable { reason }) if reason.contains("../x")));
 }
 
-type Near = (Reader<ReadHalf<DuplexStream>>, Writer<WriteHalf<DuplexStream>>);
-
-fn ends() -> (Near, Near) {
-    let (a, b) = duplex(64 << 10);
-    let end = |stream| {
-        let (read, write) = split(stream);
-        let mut reader = Reader::new(read);
-        reader.open();
-        (reader, Writer::new(write))
-    };
-    (end(a), end(b))
+/// Both ends of a connection.
+fn ends() -> (Dialogue, Dialogue) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let plain = Security::Plaintext { anywhere: false };
+    let asks = thread::spawn({
+        let plain = plain.clone();
+        move || Dialogue::connect(&plain, &address, None).expect("connects")
+    });
+    let (stream, _) = listener.accept().expect("accepts");
+    stream.set_nonblocking(true).expect("a socket");
+    let runtime = own_runtime().expect("a runtime");
+    let link = runtime.block_on(async {
+        let stream = tokio::net::TcpStream::from_std(stream).expect("a socket");
+        Link::accept(&plain, stream).await.expect("accepts")
+    });
+    let peer = link.peer();
+    let (read, write) = split(link);
+    let serves = Dialogue::resume(runtime, Reader::new(read), write, peer, Vec::new());
+    let mut asks = asks.join().expect("no panic");
+    asks.open();
+    (asks, serves)
 }
 
-#[tokio::test]
-async fn a_connection_from_hello_to_goodbye() {
+/// Longer than any answer takes.
+const LONG: Duration = Duration::from_secs(30);
+
+#[test]
+fn a_connection_from_hello_to_goodbye() {
     let scene = Scene::new();
     let first = scene.append("one");
     let batch = scene.cut(Tip::empty(STREAM));
     let bytes = fs::read(&batch.path).expect("there");
     let (hello, root) = (scene.hello(), scene.root());
-    let ((mut from, mut to), (mut reader, mut writer)) = ends();
-    let served = serve_depot(&root, &hello, &mut reader, &mut writer);
-    let asks = async {
-        assert_eq!(from.message().await.expect("state"), Message::DepotState(DepotState::default()));
-        to.send(&Message::BatchOffer(offer(&batch))).await.expect("sends");
-        assert_eq!(from.message().await.expect("have"), Message::BatchHave { offset: 0 });
-        for (index, part) in bytes.chunks(100).enumerate() {
-            let part = Message::BatchPart { offset: index as u64 * 100, bytes: Bytes::copy_from_slice(part) };
-            to.send(&part).await.expect("sends");
-        }
-        let stored = Message::BatchStored { name: offer(&batch).name, end: place(first) };
-        assert_eq!(from.message().await.expect("stored"), stored);
-        to.send(&Message::Bye { reason: "done".into() }).await.expect("sends");
-    };
-    let (served, ()) = tokio::join!(served, asks);
-    served.expect("an orderly end");
+    let (mut asks, serves) = ends();
+    let served = thread::spawn(move || serve_depot(&root, &hello, serves));
+    assert_eq!(asks.receive(LONG).expect("state"), Message::DepotState(DepotState::default()));
+    asks.send(&Message::BatchOffer(offer(&batch))).expect("sends");
+    assert_eq!(asks.receive(LONG).expect("have"), Message::BatchHave { offset: 0 });
+    for (index, part) in bytes.chunks(100).enumerate() {
+        let part = Message::BatchPart { offset: index as u64 * 100, bytes: Bytes::copy_from_slice(part) };
+        asks.send(&part).expect("sends");
+    }
+    let stored = Message::BatchStored { name: offer(&batch).name, end: place(first) };
+    assert_eq!(asks.receive(LONG).expect("stored"), stored);
+    asks.close(Some(&Message::Bye { reason: "done".into() }));
+    served.join().expect("no panic").expect("an orderly end");
 }
 
-#[tokio::test]
-async fn a_refusal_is_said_before_the_connection_ends() {
+#[test]
+fn a_refusal_is_said_before_the_connection_ends() {
     let scene = Scene::new();
-    let (hello, root) = (scene.hello(), scene.root());
     let lies = [
         Message::BatchPart { offset: 0, bytes: Bytes::from_static(b"x") },
         Message::BatchOffer(BatchOffer { name: "/etc/passwd".into(), bytes: 1, hash: [0; 32] }),
         Message::Announce(wire::Announce::default()),
     ];
     for lie in lies {
-        let ((mut from, mut to), (mut reader, mut writer)) = ends();
-        let served = serve_depot(&root, &hello, &mut reader, &mut writer);
-        let asks = async {
-            assert!(matches!(from.message().await, Ok(Message::DepotState(_))));
-            to.send(&lie).await.expect("sends");
-            assert!(matches!(from.message().await, Ok(Message::Refused(Refusal::Unable { .. }))), "{lie:?}");
-        };
-        let (served, ()) = tokio::join!(served, asks);
-        served.expect_err("refused");
+        let (hello, root) = (scene.hello(), scene.root());
+        let (mut asks, serves) = ends();
+        let served = thread::spawn(move || serve_depot(&root, &hello, serves));
+        assert!(matches!(asks.receive(LONG), Ok(Message::DepotState(_))));
+        asks.send(&lie).expect("sends");
+        assert!(matches!(asks.receive(LONG), Ok(Message::Refused(Refusal::Unable { .. }))), "{lie:?}");
+        asks.close(None);
+        served.join().expect("no panic").expect_err("refused");
     }
 }
