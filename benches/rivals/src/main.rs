@@ -3,127 +3,80 @@
 //! ```text
 //! cargo run --release --manifest-path benches/rivals/Cargo.toml [ROUNDS [DIR]]
 //! ```
+//! Builds for minutes, and needs a C++ compiler and libclang (`apt install g++ libclang-dev`): RocksDB comes as source.
+//!
 //! Each log is opened as its own documentation recommends for the question asked. What they promise differs: none of the
-//! others tells a torn tail from rot, and not all of them verify what they read.
+//! others tells a torn tail from rot, and not all of them verify what they read. Where they are appended durably, each is
+//! first filled until it writes into files that it has used before, if it ever does.
 
 mod logs;
+mod turn;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use hdrhistogram::Histogram;
+use logs::{LOGS, Named};
+use turn::Sample;
 
-use logs::{Log, OkayWal, RaftEngine, Towline};
-
-/// How long writers go on in one turn.
-const TIME: Duration = Duration::from_secs(2);
-/// Records of a turn that nobody waits for, and of a log that is recovered.
-const RECORDS: u64 = 500_000;
-const RECORD_BYTES: usize = 1 << 10;
-const LARGE_RECORD_BYTES: usize = 64 << 10;
+/// What each row asks: turns of a log, of which the last one has the answer.
+const ROWS: [(&str, &[&[&str]]); 6] = [
+    ("durable append (1 KiB, 1 thread)", &[&["durable", "1", "1024"]]),
+    ("durable append (1 KiB, 8 threads)", &[&["durable", "8", "1024"]]),
+    ("durable append (1 KiB, 64 threads)", &[&["durable", "64", "1024"]]),
+    ("durable append (64 KiB, 64 threads)", &[&["durable", "64", "65536"]]),
+    ("append, handed to the kernel (1 KiB, 1 thread)", &[&["written"]]),
+    ("recovery, every record read (1 KiB)", &[&["fill"], &["recover"]]),
+];
+/// What the first argument of a process is that runs one turn.
+const TURN: &str = "turn";
 
 fn main() {
-    let mut arguments = std::env::args().skip(1);
-    let rounds = arguments.next().map_or(3, |text| text.parse().expect("a number of rounds"));
-    let dir = arguments.next().map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, log, dir, question @ ..] = arguments.as_slice()
+        && word == TURN
+    {
+        return turn::run(log, Path::new(dir), question);
+    }
+    let rounds = arguments.first().map_or(3, |text| text.parse().expect("a number of rounds"));
+    let dir = arguments.get(1).map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
     println!("medians of {rounds} turns in {}", dir.display());
-    println!("| row | towline-journal | raft-engine | okaywal |");
-    println!("| --- | --- | --- | --- |");
-    for writers in [1, 8, 64] {
-        let name = format!("durable append (1 KiB, threads: {writers})");
-        row(&name, &dir, rounds, &|log| durable(log, writers, RECORD_BYTES));
-    }
-    row("durable append (64 KiB, threads: 64)", &dir, rounds, &|log| durable(log, 64, LARGE_RECORD_BYTES));
-    row("append, handed to the kernel (1 KiB, threads: 1)", &dir, rounds, &|log| buffered(log));
-    row("recovery, every record read (1 KiB)", &dir, rounds, &recovered);
-}
-
-/// What one turn found.
-struct Sample {
-    per_second: f64,
-    latencies: Histogram<u64>,
-}
-
-fn row(name: &str, dir: &Path, rounds: usize, measure: &dyn Fn(&mut dyn Log) -> Option<Sample>) {
-    let mut sides: [Vec<Sample>; 3] = Default::default();
-    for _ in 0..rounds {
-        for (side, turns) in sides.iter_mut().enumerate() {
-            let folder = tempfile::tempdir_in(dir).expect("a folder for one turn");
-            // one at a time: an open log is work for the machine
-            let mut log: Box<dyn Log> = match side {
-                0 => Box::new(Towline::create(folder.path())),
-                1 => Box::new(RaftEngine::create(folder.path())),
-                _ => Box::new(OkayWal::create(folder.path())),
-            };
-            turns.extend(measure(log.as_mut()));
+    println!("| row | {} |", LOGS.map(|log| log.name).join(" | "));
+    println!("| --- |{}", " --- |".repeat(LOGS.len()));
+    for (row, questions) in ROWS {
+        let mut sides = LOGS.map(|log| (log, Vec::new()));
+        for _ in 0..rounds {
+            for (log, samples) in &mut sides {
+                samples.extend(ask(log, &dir, questions));
+            }
         }
+        println!("| {row} | {} |", sides.map(|(_, samples)| cell(samples)).join(" | "));
     }
-    let cells: Vec<String> = sides.map(cell).into();
-    println!("| {name} | {} |", cells.join(" | "));
 }
 
-fn cell(mut turns: Vec<Sample>) -> String {
-    turns.sort_by(|one, other| one.per_second.total_cmp(&other.per_second));
-    let middle = turns.len() / 2;
-    let Some(sample) = turns.get(middle) else { return "–".to_owned() };
-    let rate = match sample.per_second {
+/// Each turn is a process of its own: walrus has settings that stay for the life of a process.
+fn ask(log: &Named, dir: &Path, questions: &[&[&str]]) -> Option<Sample> {
+    let folder = tempfile::tempdir_in(dir).expect("a folder for one log");
+    let mut answer = String::new();
+    for question in questions {
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command.arg(TURN).arg(log.name).arg(folder.path()).args(*question);
+        command.env("WALRUS_QUIET", "1").env("WALRUS_DATA_DIR", folder.path());
+        let output = command.output().expect("a turn");
+        assert!(output.status.success(), "{}: {}", log.name, String::from_utf8_lossy(&output.stderr));
+        answer = String::from_utf8(output.stdout).expect("a line of numbers");
+    }
+    Sample::parse(&answer)
+}
+
+fn cell(mut samples: Vec<Sample>) -> String {
+    samples.sort_by(|one, other| one.per_second.total_cmp(&other.per_second));
+    let Some(middle) = samples.get(samples.len() / 2) else { return "–".to_owned() };
+    let rate = match middle.per_second {
         rate if rate >= 1e6 => format!("{:.2}M/s", rate / 1e6),
         rate => format!("{:.1}k/s", rate / 1e3),
     };
-    if sample.latencies.is_empty() {
-        return rate;
+    match middle.micros {
+        Some((p50, p99)) => format!("{rate}, {p50} / {p99} µs"),
+        None => rate,
     }
-    let micros = |quantile| sample.latencies.value_at_quantile(quantile) / 1000;
-    format!("{rate}, {} / {} µs", micros(0.5), micros(0.99))
-}
-
-/// `writers` threads, each waiting for its own record to be safe.
-fn durable(log: &mut dyn Log, writers: usize, record_bytes: usize) -> Option<Sample> {
-    let log = &*log;
-    let begun = Instant::now();
-    let all: Vec<Histogram<u64>> = std::thread::scope(|scope| {
-        let writer = |number| {
-            let mut found = latencies();
-            let record = vec![7; record_bytes];
-            while begun.elapsed() < TIME {
-                let from = Instant::now();
-                log.append_durable(number, &record);
-                found.record(from.elapsed().as_nanos() as u64).expect("it grows");
-            }
-            found
-        };
-        let threads: Vec<_> = (0..writers).map(|number| scope.spawn(move || writer(number))).collect();
-        threads.into_iter().map(|thread| thread.join().expect("a writer")).collect()
-    });
-    let took = begun.elapsed();
-    let mut latencies = latencies();
-    all.into_iter().for_each(|found| latencies.add(found).expect("the same bounds"));
-    Some(Sample { per_second: latencies.len() as f64 / took.as_secs_f64(), latencies })
-}
-
-/// Each record is with the kernel when its append returns.
-fn buffered(log: &mut dyn Log) -> Option<Sample> {
-    let record = vec![7; RECORD_BYTES];
-    let begun = Instant::now();
-    for _ in 0..RECORDS {
-        if !log.append_written(&record) {
-            return None;
-        }
-    }
-    Some(Sample { per_second: RECORDS as f64 / begun.elapsed().as_secs_f64(), latencies: latencies() })
-}
-
-/// From the files to the last record.
-fn recovered(log: &mut dyn Log) -> Option<Sample> {
-    let record = vec![7; RECORD_BYTES];
-    log.fill(RECORDS, &record);
-    let begun = Instant::now();
-    let found = log.recover();
-    let took = begun.elapsed();
-    // a log that has let go of a part by itself is measured by the rest
-    (found > 0).then(|| Sample { per_second: found as f64 / took.as_secs_f64(), latencies: latencies() })
-}
-
-fn latencies() -> Histogram<u64> {
-    Histogram::new(3).expect("three digits")
 }
