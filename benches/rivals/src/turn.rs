@@ -10,6 +10,9 @@ use crate::logs::{LOGS, Log, Named, Use};
 
 /// How long writers go on.
 const TIME: Duration = Duration::from_secs(2);
+/// The turns of lone writers, and how long one goes on.
+const LONE_TURNS: u32 = 80;
+const LONE_TIME: Duration = Duration::from_millis(25);
 /// What each log that recycles has taken before it is measured with durable records: six files of most of them.
 const WARM_UP_BYTES: usize = 384 << 20;
 /// Records that nobody waits for, and of a log that is recovered.
@@ -47,18 +50,17 @@ impl Sample {
 }
 
 pub(crate) fn run(name: &str, dir: &Path, question: &[String]) {
+    if question == ["lone"] {
+        return lone(dir).iter().for_each(Sample::print);
+    }
     let log = LOGS.into_iter().find(|log| log.name == name).expect("one of the logs");
     let question: Vec<_> = question.iter().map(String::as_str).collect();
     let sample = match question[..] {
         ["durable", writers, bytes] => {
             let writers: usize = writers.parse().expect("a number of writers");
             let record = vec![7; bytes.parse().expect("the bytes of a record")];
-            let open = (log.create)(dir, Use::Durable { writers });
-            if log.recycles {
-                warm_up(&*open, writers, &record);
-            }
-            // what is left for the kernel to write is not this turn's
-            rustix::fs::syncfs(File::open(dir).expect("the folder")).expect("a disk that syncs");
+            let open = warm(&log, dir, writers, &record);
+            settle(dir);
             Some(durable(&*open, writers, &record))
         }
         ["written"] => written(&*(log.create)(dir, Use::Written)),
@@ -76,6 +78,31 @@ pub(crate) fn run(name: &str, dir: &Path, question: &[String]) {
     if let Some(sample) = sample {
         sample.print();
     }
+}
+
+/// One writer for all logs, which take turns.
+fn lone(dir: &Path) -> Vec<Sample> {
+    let record = vec![7; RECORD_BYTES];
+    let mut sides = LOGS.map(|log| (warm(&log, dir, 1, &record), latencies()));
+    settle(dir);
+    for _ in 0..LONE_TURNS {
+        sides.iter_mut().for_each(|(log, latencies)| append_for(LONE_TIME, &**log, 0, &record, latencies));
+    }
+    sides.iter().map(|(_, latencies)| waited(latencies, LONE_TURNS * LONE_TIME)).collect()
+}
+
+/// A new log for durable records, warmed up.
+fn warm(log: &Named, dir: &Path, writers: usize, record: &[u8]) -> Box<dyn Log> {
+    let open = (log.create)(dir, Use::Durable { writers });
+    if log.recycles {
+        warm_up(&*open, writers, record);
+    }
+    open
+}
+
+/// What is left for the kernel to write is not the next turn's.
+fn settle(dir: &Path) {
+    rustix::fs::syncfs(File::open(dir).expect("the folder")).expect("a disk that syncs");
 }
 
 /// Until the log writes into files that it has used before. One by one and now and then durable, as in the turn itself:
@@ -98,11 +125,7 @@ fn durable(log: &dyn Log, writers: usize, record: &[u8]) -> Sample {
     let all: Vec<Histogram<u64>> = std::thread::scope(|scope| {
         let writer = |number| {
             let mut found = latencies();
-            while begun.elapsed() < TIME {
-                let from = Instant::now();
-                log.append_durable(number, record);
-                found.record(from.elapsed().as_nanos() as u64).expect("it grows");
-            }
+            append_for(TIME, log, number, record, &mut found);
             found
         };
         let threads: Vec<_> = (0..writers).map(|number| scope.spawn(move || writer(number))).collect();
@@ -111,6 +134,19 @@ fn durable(log: &dyn Log, writers: usize, record: &[u8]) -> Sample {
     let took = begun.elapsed();
     let mut latencies = latencies();
     all.into_iter().for_each(|found| latencies.add(found).expect("the same bounds"));
+    waited(&latencies, took)
+}
+
+fn append_for(time: Duration, log: &dyn Log, writer: usize, record: &[u8], latencies: &mut Histogram<u64>) {
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        let from = Instant::now();
+        log.append_durable(writer, record);
+        latencies.record(from.elapsed().as_nanos() as u64).expect("it grows");
+    }
+}
+
+fn waited(latencies: &Histogram<u64>, took: Duration) -> Sample {
     let micros = |quantile| latencies.value_at_quantile(quantile) / 1000;
     Sample { micros: Some((micros(0.5), micros(0.99))), ..Sample::of(latencies.len(), took) }
 }
