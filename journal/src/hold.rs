@@ -75,6 +75,11 @@ impl Holder {
         self.change(|holding| holding.give_way = give_way);
     }
 
+    /// As long as what it lacks is on its way to it, it doesn't give way yet.
+    pub fn set_awaited(&self, awaited: bool) {
+        self.change(|holding| holding.awaited = awaited);
+    }
+
     /// Its hold counts no more, until it is attached again.
     pub fn detach(&self) {
         self.change(|holding| holding.detached = holding.detached.or(Some(Lsn::ZERO)));
@@ -125,6 +130,7 @@ struct Holding {
     number: u64,
     held: Held,
     give_way: GiveWay,
+    awaited: bool,
     /// What it gave way for ends here. `None`: its hold counts.
     detached: Option<Lsn>,
 }
@@ -145,6 +151,7 @@ impl Holders {
         let mut all = self.lock();
         let goes = |holding: &Holding| holding.counts() && holding.held.needs < end;
         let all_give_way = |holding: &Holding| match holding.give_way {
+            _ if holding.awaited => false,
             GiveWay::Never => false,
             GiveWay::Always => true,
             GiveWay::UnlessLast => {
@@ -171,7 +178,7 @@ impl Journal {
         let number = all.next_number;
         all.next_number += 1;
         let held = Held { name: name.into(), needs };
-        all.holding.push(Holding { number, held, give_way: GiveWay::Never, detached: None });
+        all.holding.push(Holding { number, held, give_way: GiveWay::Never, awaited: false, detached: None });
         drop(all);
         Holder { holders, number }
     }
@@ -194,6 +201,21 @@ impl Journal {
         let segment = |lsn| self.geometry().segment_of(lsn);
         let (start, written) = (segment(self.start()), segment(self.board().written()));
         (segment(held.needs) <= start && start < written).then_some(held)
+    }
+
+    /// How much log the budget holds, beside what else lies in the folder: who lacks more keeps what has to be given up.
+    /// `None`: nothing is given up by itself.
+    pub fn budget_holds(&self) -> Option<u64> {
+        self.retain()?;
+        let oldest = self.oldest_segment();
+        Some(self.space().log_bytes_max(oldest))
+    }
+
+    /// The end of what is given up next, where there is no room and nobody needs it. `None`: nothing can be now, or is by
+    /// itself.
+    pub fn next_to_go(&self) -> Option<Lsn> {
+        self.retain()?;
+        self.oldest_to_go()
     }
 
     /// Gives up whole segments that nobody needs and the retention doesn't keep; returns where the journal begins now.
@@ -270,18 +292,21 @@ mod tests {
 
     const WAYS: [GiveWay; 3] = [GiveWay::Never, GiveWay::UnlessLast, GiveWay::Always];
 
-    /// Three holders of every kind, needing every one of three segments: who is detached for the first, or the first two.
+    /// Three holders of every kind, needing every one of three segments, one of them awaited or none: who is detached for
+    /// the first, or the first two.
     #[test]
     fn who_gives_way_makes_room_and_leaves_somebody_behind() {
         let kind = |digit: usize| (WAYS[digit % 3], (digit / 3 % 3) as u64);
         let (mut made_way, mut stayed) = (0, 0);
-        for case in 0..2 * 9 * 9 * 9 {
+        for case in 0..4 * 2 * 9 * 9 * 9 {
+            let awaited = case / (2 * 9 * 9 * 9);
             let end = case as u64 % 2 + 1;
             let three = [kind(case / 2), kind(case / 18), kind(case / 162)];
             let holding = |(number, (give_way, needs)): (usize, (GiveWay, u64))| Holding {
                 number: number as u64,
                 held: Held { name: String::new(), needs: Lsn::new(needs) },
                 give_way,
+                awaited: number == awaited,
                 detached: None,
             };
             let holding = three.into_iter().enumerate().map(holding).collect();
@@ -293,12 +318,13 @@ mod tests {
             let mut others = (0..3).filter(|number| !needy.contains(number));
             let somebody_stays = others.any(|number| three[number].0 != GiveWay::Always);
             let goes = |number: &usize| match three[*number].0 {
+                _ if *number == awaited => false,
                 GiveWay::Never => false,
                 GiveWay::UnlessLast => somebody_stays,
                 GiveWay::Always => true,
             };
             let wanted = if needy.iter().all(goes) { needy } else { Vec::new() };
-            assert_eq!((made, &gone), (!wanted.is_empty(), &wanted), "{three:?} {end}");
+            assert_eq!((made, &gone), (!wanted.is_empty(), &wanted), "{three:?} {end} {awaited}");
             if made { made_way += 1 } else { stayed += 1 }
         }
         assert!(made_way > 100 && stayed > 100, "{made_way} {stayed}");

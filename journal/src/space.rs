@@ -113,6 +113,12 @@ impl Space {
         self.used_bytes.saturating_add(file_bytes(self.geometry)) <= self.budget_bytes
     }
 
+    /// How much log the budget holds, from the oldest segment's beginning on. A file under way doesn't count yet.
+    pub(crate) fn log_bytes_max(&self, oldest: Lsn) -> u64 {
+        let more = self.budget_bytes.saturating_sub(self.used_bytes) / file_bytes(self.geometry);
+        self.reserved_to.bytes_since(oldest).saturating_add(more.saturating_mul(self.geometry.body_bytes()))
+    }
+
     /// The log has room up to here.
     pub(crate) fn reserved_to(&self) -> Lsn {
         self.reserved_to

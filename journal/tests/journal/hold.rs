@@ -208,6 +208,37 @@ fn nobody_gives_way_where_that_makes_no_room_or_leaves_nobody() {
     assert!(night.is_detached());
 }
 
+/// What it lacks is on its way: it had no time to take it. How much that may be, and what would go next, is known before.
+#[test]
+fn who_is_awaited_does_not_give_way_yet() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path(), Options { budget_bytes: 6 * FILE, retain: Some(NOTHING), ..small() });
+    assert_eq!((journal.budget_holds(), journal.next_to_go()), (None, None), "nobody is registered");
+    let (night, peer) = (journal.hold("depot night", Lsn::ZERO), journal.hold("peer b", Lsn::MAX));
+    night.set_give_way(GiveWay::UnlessLast);
+    night.set_awaited(true);
+    assert_eq!((journal.budget_holds(), journal.next_to_go()), (Some(6 * SEGMENT), None), "nothing is durable");
+    let error = (0..1000).find_map(|_| append(&journal).err()).unwrap();
+    assert!(error.to_string().contains("depot night needs everything from LSN 0 on"), "{error}");
+    assert_eq!((journal.budget_holds(), journal.next_to_go()), (Some(6 * SEGMENT), Some(Lsn::new(SEGMENT))));
+    assert!(!night.is_detached());
+    // a part of it has arrived
+    night.set(Lsn::new(SEGMENT));
+    append(&journal).unwrap();
+    assert_eq!((journal.budget_holds(), journal.next_to_go()), (Some(6 * SEGMENT), Some(Lsn::new(2 * SEGMENT))));
+    let error = (0..1000).find_map(|_| append(&journal).err()).unwrap();
+    assert!(error.to_string().contains(&format!("depot night needs everything from LSN {SEGMENT} on")), "{error}");
+    // it was waited for in vain
+    night.set_awaited(false);
+    append(&journal).unwrap();
+    assert!(night.is_detached());
+    drop((night, peer));
+    // what else lies in the folder leaves less of it
+    let (branch, _nobody) = (journal.cut(Lsn::new(4 * SEGMENT)).unwrap(), journal.hold("nobody", Lsn::MAX));
+    assert!(branch.path.exists());
+    assert!(journal.budget_holds().unwrap() < 6 * SEGMENT);
+}
+
 /// A later word of an earlier bound put the beginning back to where the segments were gone.
 #[test]
 fn the_beginning_never_goes_back_whoever_prunes_at_once() {
