@@ -96,6 +96,12 @@ impl<L: BatchLog, D: DepotLink> BatchCore<L, D> {
         self.status.retry_at = None;
     }
 
+    /// Ships up to `goal` although the schedule doesn't say so yet. Unlike what somebody asked for, it is tried again only
+    /// when a retry is due.
+    pub fn hurry(&mut self, goal: Lsn) {
+        self.goal = self.goal.max(Some(goal));
+    }
+
     /// Whoever has a ticket up to this one waits for the next cut that the schedule makes by itself, in a later turn:
     /// [`ShipStatus::cut`] says what became of it. Nothing is cut earlier for it.
     pub fn await_cut(&mut self, ticket: u64) {

@@ -36,6 +36,7 @@ struct Shared {
 struct State {
     status: ShipStatus,
     request: Option<Lsn>,
+    hurry: Option<Lsn>,
     /// The last ticket that was given out.
     ticket: u64,
     /// Everybody who waits for a cut, by ticket, and the cut, once it is made.
@@ -106,6 +107,31 @@ impl Batches {
         let mut state = self.shared.lock();
         state.request = state.request.max(Some(upto));
         self.shared.changed.notify_all();
+    }
+
+    /// Ships up to `upto` before the schedule says so; returns at once. While a retry waits, this does too.
+    pub fn hurry(&self, upto: Lsn) {
+        let mut state = self.shared.lock();
+        state.hurry = state.hurry.max(Some(upto));
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits until everything below `lsn` lies in the depot, or it is known that the attempt failed. Blocking; ships nothing
+    /// by itself.
+    ///
+    /// Errors: `Stopped` when there will be none.
+    pub fn wait_attempt(&self, lsn: Lsn, deadline: Instant) -> Result<(), WaitShipped> {
+        let mut state = self.shared.lock();
+        while state.status.shipped.is_none_or(|shipped| shipped < lsn) && state.status.last_error.is_none() {
+            if state.ended {
+                return Err(WaitShipped::Stopped);
+            }
+            state = match self.shared.wait_until(state, Some(deadline)) {
+                Ok(state) => state,
+                Err(_) => break,
+            };
+        }
+        Ok(())
     }
 
     /// Waits until everything below `lsn` lies in the depot. Blocking; ships nothing by itself.
@@ -195,16 +221,19 @@ impl Shared {
     fn run<L: BatchLog, D: DepotLink>(&self, mut core: BatchCore<L, D>, clock: impl Fn() -> Time) {
         while !self.stop.is_set() {
             let mut state = self.lock();
-            let (request, ticket) = (state.request.take(), state.ticket);
+            let (request, hurry, ticket) = (state.request.take(), state.hurry.take(), state.ticket);
             drop(state);
             if let Some(goal) = request {
                 core.request(goal);
+            }
+            if let Some(goal) = hurry {
+                core.hurry(goal);
             }
             // before the turn looks at the log: its cut holds what was committed when they asked
             core.await_cut(ticket);
             let wait = core.turn(clock(), &self.stop, &mut |status| self.publish(status));
             let mut state = self.lock();
-            if state.request.is_none() && !self.stop.is_set() {
+            if state.request.is_none() && state.hurry.is_none() && !self.stop.is_set() {
                 state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
             }
             drop(state);

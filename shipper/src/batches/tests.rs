@@ -256,6 +256,39 @@ fn failures_are_retried_later_and_later_with_the_same_bytes() {
     assert_eq!(turn(&mut core, secs(200)).last_error, None);
 }
 
+/// The budget runs short: it is no reason to knock at a depot that is out of reach more often, and none to forget the
+/// schedule, or whoever waits for it.
+#[test]
+fn a_hurried_batch_waits_for_its_retry_and_leaves_the_schedule_alone() {
+    let scene = Scene::new();
+    let end = append(&scene.journal, &["one"]);
+    let (failures, offered) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+    let shaky = Shaky { inner: scene.folder(), failures: failures.clone(), offered: offered.clone() };
+    let mut core = BatchCore::new(scene.options("every 600s"), scene.journal.clone(), shaky);
+    assert_eq!(turn(&mut core, secs(0)).shipped, Some(end));
+    failures.lock().expect("own").extend((0..3).map(|_| ShipError::Wire(wire::Error::Closed)));
+    let end = append(&scene.journal, &["two"]);
+    core.await_cut(1);
+    let mut tries = Vec::new();
+    for second in 1..30 {
+        let before = offered.lock().expect("own").len();
+        core.hurry(end);
+        let status = turn(&mut core, secs(second));
+        assert_eq!((status.next_due, status.cut), (Some(secs(600)), None));
+        if offered.lock().expect("own").len() > before {
+            tries.push(second);
+        }
+    }
+    assert_eq!(tries, [1, 2, 4, 8], "1, 2 and 4 s between, and nothing more once it is there");
+    assert_eq!(core.status().shipped, Some(end));
+    assert_eq!(scene.restored(), ["one", "two"]);
+    // no more than may be shipped
+    promise(&scene.journal, end);
+    let more = append(&scene.journal, &["three"]);
+    core.hurry(more);
+    assert_eq!(turn(&mut core, secs(30)).shipped, Some(end));
+}
+
 /// A depot's disk was not mounted: an empty mount point looked like a new depot, and the whole stream went to the wrong
 /// disk. What was there once is remembered now, and missed.
 #[test]
@@ -462,10 +495,16 @@ fn the_thread_ships_on_request_and_stops() {
     batches.wait(end, None).expect("shipped");
     assert_eq!((batches.owed(), batches.status().batches), (end, 1));
     assert_eq!(scene.restored(), ["one"]);
+    let end = append(&scene.journal, &["two"]);
+    batches.hurry(end);
+    batches.wait_attempt(end, Instant::now() + Duration::from_secs(60)).expect("runs");
+    assert_eq!((batches.owed(), batches.status().batches), (end, 2));
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| batches.wait(Lsn::MAX, None));
         batches.tell();
         assert_eq!(waiter.join().expect("ends"), Err(WaitShipped::Stopped));
     });
     batches.stop();
+    let soon = Instant::now() + Duration::from_secs(60);
+    assert_eq!(batches.wait_attempt(Lsn::MAX, soon), Err(WaitShipped::Stopped));
 }
