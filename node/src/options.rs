@@ -181,7 +181,8 @@ pub struct PeerOptions {
 }
 
 /// What happens where an append has no room (the budget is used up, or the disk is full) because a destination that no
-/// commit waits for lacks what would be given up. For one that commits wait for, `on_loss` decides.
+/// commit waits for lacks what would be given up. For one that commits wait for, `on_loss` decides. A depot that can be
+/// reached gets a batch before its schedule says so, and time to take it, before any of this happens.
 ///
 /// When nothing is said, it is detached as long as another destination stays that is not to be detached at any price: so
 /// the last one blocks, for what it lacks would be nowhere else.
@@ -201,7 +202,8 @@ pub struct DepotOptions {
     pub name: String,
     /// Where it is.
     pub at: DepotAt,
-    /// When a batch is cut, as text: `every 15m`, a cron line with a zone, or a size.
+    /// When a batch is cut, as text: `every 15m`, a cron line with a zone, or a size. One is cut earlier when the depot
+    /// lacks half of the log that the budget holds.
     pub schedule: String,
     /// See [`AtBudget`].
     pub at_budget: Option<AtBudget>,

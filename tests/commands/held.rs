@@ -113,3 +113,27 @@ fn a_detached_depot_is_5_in_status_and_15_for_whoever_waits_for_it() {
     let words = ["primary", "--data", &data, "--stream", "log", "--to", "127.0.0.1:1,at-budget=detach"];
     run(words).expect(2).says("can't be detached").says("on-loss=");
 }
+
+/// Its schedule is rarer than the budget lasts, and that is all that was wrong with it.
+#[test]
+fn a_depot_that_can_be_reached_gets_its_batch_before_the_budget_is_used_up() {
+    for at_budget in ["", ",at-budget=detach", ",at-budget=block"] {
+        let depot = tempfile::tempdir().unwrap();
+        let night = depot.path().join("night");
+        let to = format!("{},name=night{at_budget},schedule=every 1d", night.display());
+        let mut node = Lone::start(&["--segment", "64 KiB", "--budget", "1 MiB", "--to", &to]);
+        // several times the budget, as fast as it is taken
+        let input = lines(8_000);
+        assert!(input.len() > 7 << 20, "{}", input.len());
+        node.append(input.as_bytes(), &["--wait", "durable"]).expect(0).prints("appended 8000 records");
+        let status = run(["status", "--data", &node.data(), "--exit-code"]).expect(0).prints("    cut early  at 2");
+        assert!(status.stdout.contains("bytes of log, and "), "{}", status.stdout);
+        ship(&node);
+        let said = node.stop();
+        assert_eq!(said.matches("before the schedule says so").count(), 1, "{said}");
+        assert!(!said.contains("detached"), "{said}");
+        let out = depot.path().join("out");
+        run(["restore", "log", "--from", night.to_str().unwrap(), "--to", out.to_str().unwrap()]).expect(0);
+        assert!(std::fs::read(out).unwrap() == input.as_bytes(), "every record");
+    }
+}

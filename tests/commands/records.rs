@@ -45,10 +45,11 @@ impl Lone {
         run([&["tail", "log", "--data", &self.data()], more].concat()).expect(0).stdout
     }
 
-    pub(crate) fn stop(&mut self) {
+    /// Ends it in order: what it said.
+    pub(crate) fn stop(&mut self) -> String {
         let data = self.data();
         let daemon = self.daemon.take().unwrap();
-        daemon.stop(Path::new(&data)).expect(0);
+        daemon.stop(Path::new(&data)).expect(0).stderr
     }
 
     fn out(&self) -> PathBuf {

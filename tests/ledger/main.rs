@@ -135,6 +135,36 @@ fn an_embedded_stream_looks_after_its_destinations_itself() {
     Journal::open(&dir, options()).expect("a dropped stream lets go of it too");
 }
 
+/// Its depot can be reached, and its schedule is rarer than the budget lasts: what it lacks is cut early, and no append
+/// fails.
+#[test]
+fn an_embedded_stream_cuts_early_before_its_budget_is_used_up() {
+    use towline::{AtBudget, Depot, Geometry, Options, Retain, Stream};
+    let folder = tempfile::tempdir().expect("a folder");
+    let (dir, night) = (folder.path().join("log"), folder.path().join("night"));
+    for (round, at_budget) in [AtBudget::Block, AtBudget::Detach].into_iter().enumerate() {
+        let geometry = Geometry::new(64 << 10).expect("a size");
+        let retain = Some(Retain::default());
+        let options = Options { geometry, budget_bytes: 1 << 20, retain, ..Options::default() };
+        let journal = towline::open_or_create(&dir, options).expect("it is free");
+        let depot = Depot::folder(&night).schedule("every 1d").at_budget(at_budget);
+        let stream = Stream::builder(journal).name("log").depot(depot).start().expect("started");
+        let first = stream.journal().board().durable();
+        while stream.journal().board().written() < first.advance(5 << 20) {
+            stream.append([&[7; 10_000][..]]).expect("there is room").durable().expect("durable");
+        }
+        assert!(stream.journal().start() > first.advance(3 << 20), "round {round}: it was given up");
+        stream.close().expect("closed");
+        assert!(!dir.with_extension("spool").join("detached.json").exists(), "round {round}");
+        // between them, depot and log have all of it
+        let depot = archive::Depot::find(&night, "log").expect("a depot");
+        assert!(depot.verify().expect("read").is_good());
+        let journal = towline::open_or_create(&dir, Options::default()).expect("it is free");
+        let there = depot.catalogue().expect("reads").end().expect("a line").expect("not empty").tip.lsn;
+        assert!(there >= journal.start(), "round {round}: {there}");
+    }
+}
+
 fn start(dir: &Path) -> Child {
     Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", "child", "--nocapture", "--test-threads=1"])

@@ -18,6 +18,8 @@ use crate::support::{LONG, Running, STREAM, primary, receiver, start, try_start,
 
 const BUDGET: u64 = 4 << 20;
 const SEGMENT: u64 = 64 << 10;
+const MODES: [(Mode, Level); 3] =
+    [(Mode::Sync, Level::PeerDurable), (Mode::SemiSync, Level::Received), (Mode::Async, Level::Durable)];
 
 /// Everything is kept for which there is room.
 fn small(stream: &mut StreamOptions) {
@@ -103,8 +105,7 @@ fn failure<T: std::fmt::Debug>(result: node::Result<T>) -> Failure {
 /// after a restart, and it comes back by itself once it lacks nothing that is gone.
 #[test]
 fn a_depot_that_lags_at_the_budget_is_detached_and_attached_again() {
-    let modes = [(Mode::Sync, Level::PeerDurable), (Mode::SemiSync, Level::Received), (Mode::Async, Level::Durable)];
-    for (mode, level) in modes {
+    for (mode, level) in MODES {
         let dir = tempfile::tempdir().expect("a folder");
         let b = start(keeper(dir.path(), "b", None));
         let options = || writer(dir.path(), [PeerOptions { mode, ..b.peer() }], &["near", "night"]);
@@ -316,6 +317,73 @@ fn who_is_waited_for_who_is_to_block_and_the_last_one_are_never_detached() {
     assert!(error.to_string().contains("on_loss"), "{error}");
 }
 
+/// One that is out of reach is detached, and the other, whose schedule is as rare, gets everything early: no append fails.
+#[test]
+fn of_two_depots_the_one_that_can_be_reached_stays() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut options = writer(dir.path(), [], &["near"]);
+    let at = DepotAt::Node { address: "127.0.0.1:1".into(), tls_name: None };
+    options.streams[0].depots.push(DepotOptions { at, ..depot(dir.path(), "night") });
+    let node = start(options);
+    // nobody listens there
+    until(|| destination(&node, "night").last_error.is_some());
+    assert!(fill(&node, None).is_none());
+    assert!(is_detached(&node, "night"));
+    let near = destination(&node, "near");
+    assert!(near.detached.is_none());
+    assert!(near.cut_early.is_some_and(|early| early.contains("it lacked")));
+    assert!(destination(&node, "night").cut_early.is_none());
+    node.stop();
+}
+
+/// The same beside a peer, whatever its mode: what a depot in reach lacks is there before it would be detached.
+#[test]
+fn a_depot_in_reach_is_not_detached_whatever_the_mode() {
+    for (mode, level) in MODES {
+        let dir = tempfile::tempdir().expect("a folder");
+        let b = start(keeper(dir.path(), "b", None));
+        let mut options = writer(dir.path(), [PeerOptions { mode, ..b.peer() }], &["near"]);
+        options.streams[0].depots[0].at_budget = Some(AtBudget::Detach);
+        let a = start(options);
+        let mut end = 0;
+        while end < 4 * BUDGET {
+            // what the peer has acknowledged is noted once a second: until then it may be in the way
+            until(|| append(&a, level).map(|to| end = to).is_ok());
+            assert!(!is_detached(&a, "near"), "{mode:?} {end}");
+        }
+        assert!(destination(&a, "near").cut_early.is_some());
+        assert!(destination(&a, "near").durable.is_some_and(|there| there > 2 * BUDGET));
+        ship_to(&a, "near", end);
+        a.stop();
+        b.stop();
+        let depot = Depot::find(&dir.path().join("near"), STREAM).expect("a depot");
+        assert!(depot.verify().expect("read").is_good());
+        let there = depot.catalogue().expect("reads").end().expect("a line").expect("not empty").tip.lsn;
+        assert!(there.get() >= end, "{mode:?}: {there}");
+    }
+}
+
+/// A depot takes the connection and never answers: appends wait for it, but not for ever.
+#[test]
+fn a_depot_that_hangs_at_the_budget_is_detached_all_the_same() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dr = start(receiver(dir.path(), "dr", None));
+    let address = dr.address();
+    let mut options = writer(dir.path(), [], &[]);
+    let at = DepotAt::Node { address: address.clone(), tls_name: None };
+    let at_budget = Some(AtBudget::Detach);
+    options.streams[0].depots.push(DepotOptions { at, at_budget, ..depot(dir.path(), "night") });
+    let node = start(options);
+    until(|| destination(&node, "night").met);
+    dr.stop();
+    let mute = std::net::TcpListener::bind(address).expect("its port is free");
+    assert!(fill(&node, None).is_none());
+    assert!(is_detached(&node, "night"));
+    assert_eq!(destination(&node, "night").last_error, None, "it was not refused, it hangs");
+    drop(mute);
+    node.stop();
+}
+
 /// One burst is larger than the budget. What isn't durable yet can't be given up, so it is made durable first: nobody keeps
 /// the log, and there is no other reason to refuse it.
 #[test]
@@ -326,8 +394,10 @@ fn a_burst_larger_than_the_budget_is_taken_when_nobody_keeps_the_log() {
     let node = start(options);
     let lsn = append(&node, Level::Durable).expect("room");
     ship_to(&node, "night", lsn);
+    fs::rename(dir.path().join("night"), dir.path().join("away")).expect("moved");
     let record = "x".repeat(10_000);
-    let acked = node.append(Level::Durable, LONG, &vec![record.as_str(); 3 * BUDGET as usize / 10_000]);
+    let acked = node.append(Level::Written, LONG, &vec![record.as_str(); 3 * BUDGET as usize / 10_000]);
     assert!(acked.expect("room for all of it").lsn > 3 * BUDGET);
+    assert!(is_detached(&node, "night"));
     node.stop();
 }

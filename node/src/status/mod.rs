@@ -131,6 +131,9 @@ pub struct DestinationStatus {
     pub last_contact_ms: Option<u64>,
     /// A depot: when the next batch is due, RFC 3339.
     pub next_due: Option<String>,
+    /// A depot: when and why its last batch was cut before its schedule said so; `None` once that has cut by itself.
+    #[serde(default)]
+    pub cut_early: Option<String>,
     /// What went wrong last.
     pub last_error: Option<String>,
     /// Nothing of the log is kept for it any more; `None` while it is.

@@ -87,6 +87,9 @@ impl Display for DestinationStatus {
         if let Some(due) = &self.next_due {
             writeln!(f, "    next       {due}")?;
         }
+        if let Some(early) = &self.cut_early {
+            writeln!(f, "    cut early  {early}")?;
+        }
         write_line(f, "  error", self.last_error.as_deref())
     }
 }

@@ -5,6 +5,7 @@
 //!       | it can't be asked                                             |   ^ it holds what the log no longer has
 //!       v                                                               v   |
 //!  all of it is kept, as long as there is room --- no room ---------> detached: nothing is kept for it
+//!                                                     ^ not while what it lacks is on its way (`early`)
 //! ```
 //! Whether it may be detached at all is what was asked for ([`AtBudget`]); the journal decides when.
 
@@ -128,6 +129,11 @@ impl Claim {
             (true, Some(before)) => Some(Detached { lacks: known.needs.or(before.lacks), ..before }),
         };
         known.detached.is_some() != before.is_some()
+    }
+
+    /// While what it lacks is on its way, it isn't detached.
+    pub(super) fn set_awaited(&self, awaited: bool) {
+        self.holder.set_awaited(awaited);
     }
 
     /// What the log is to say and doesn't yet.

@@ -1,16 +1,18 @@
 //! The depots that a primary feeds.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use journal::{Class, Journal, Lsn, Time};
 use shipper::{
-    AwaitsCut, BatchOptions, Batches, FolderLink, NodeLink, NodeLinkOptions, Schedule, ShipStatus, WaitShipped,
+    AwaitsCut, BatchLog, BatchOptions, Batches, FolderLink, NodeLink, NodeLinkOptions, Schedule, ShipStatus,
+    WaitShipped,
 };
 
 use super::StreamBuilder;
 use super::claims::{Claim, Need, Noted};
+use super::early::{Early, EarlyCut, Room, Seen};
 use super::status::{lag, time_text};
 use crate::control::{Failure, ShipWaits, Shipped};
 use crate::error::{Error, Result};
@@ -29,6 +31,22 @@ struct Fed {
     batches: Batches,
     /// What it doesn't have.
     claim: Claim,
+    hurried: Mutex<Hurried>,
+}
+
+/// What it gets before its schedule says so.
+#[derive(Debug, Default)]
+struct Hurried {
+    early: Early,
+    said: Option<Said>,
+}
+
+/// Why its last batch was cut early.
+#[derive(Debug)]
+struct Said {
+    why: String,
+    /// When its schedule was due then: later it has cut by itself.
+    due: Option<Time>,
 }
 
 /// What is left for a depot that lacks what is gone.
@@ -43,7 +61,7 @@ impl Depots {
             let give_way = AtBudget::give_way(options.at_budget);
             let claim = noted.claim(journal, format!("depot {}", options.name), give_way);
             let batches = feed(builder, journal, options)?;
-            fed.push(Arc::new(Fed { options: options.clone(), batches, claim }));
+            fed.push(Arc::new(Fed { options: options.clone(), batches, claim, hurried: Mutex::default() }));
         }
         Ok(Depots { fed })
     }
@@ -78,18 +96,18 @@ impl Depots {
         self.fed.iter().map(|fed| &fed.claim)
     }
 
-    /// What each depot still needs of the log.
-    pub(super) fn needs(&self) -> impl Iterator<Item = (&Claim, Need)> {
-        self.fed.iter().map(|fed| {
-            let ShipStatus { pruned, shipped, last_error, .. } = fed.batches.status();
-            let need = match (pruned, shipped, last_error) {
-                (Some(needs), ..) => Need::Gone(needs),
-                (None, Some(needs), _) => Need::From(needs),
-                (None, None, Some(_)) => Need::Silent,
-                (None, None, None) => Need::NotYet,
-            };
-            (&fed.claim, need)
-        })
+    /// Looks at each depot: cuts early what has to lie there before there is no room, and says what it still needs of the
+    /// log.
+    pub(super) fn look(&self, journal: &Journal, room: Room) -> impl Iterator<Item = (&Claim, Need)> {
+        self.fed.iter().map(move |fed| (&fed.claim, fed.look(journal, room)))
+    }
+
+    /// Waits until a depot has what keeps an append from its room, or is known not to get it. False: there is none to wait
+    /// for.
+    pub(super) fn wait_room(&self) -> bool {
+        let waits = |fed: &Arc<Fed>| fed.hurried().early.waits().map(|(end, until)| (fed.clone(), end, until));
+        let Some((fed, end, until)) = self.fed.iter().find_map(waits) else { return false };
+        fed.batches.wait_attempt(end, until).is_ok()
     }
 
     /// The lowest position that any depot still needs, of those that anything is kept for.
@@ -185,6 +203,43 @@ impl AwaitsDepot {
 }
 
 impl Fed {
+    fn look(&self, journal: &Journal, room: Room) -> Need {
+        let status = self.batches.status();
+        self.hurry(&status, journal, room);
+        match (status.pruned, status.shipped, status.last_error) {
+            (Some(needs), ..) => Need::Gone(needs),
+            (None, Some(needs), _) => Need::From(needs),
+            (None, None, Some(_)) => Need::Silent,
+            (None, None, None) => Need::NotYet,
+        }
+    }
+
+    /// Cuts early what has to lie there before there is no room. Until it had time to get there, it isn't detached.
+    fn hurry(&self, status: &ShipStatus, journal: &Journal, room: Room) {
+        let seen = Seen { shipped: status.shipped, failing: status.last_error.is_some(), safe: journal.safe() };
+        let mut hurried = self.hurried();
+        let cut = hurried.early.look(room, seen, Instant::now());
+        self.claim.set_awaited(hurried.early.is_awaited());
+        hurried.said = hurried.said.take().filter(|said| said.due == status.next_due);
+        let Some(EarlyCut { upto, lacks }) = cut else { return };
+        let holds = match room.holds {
+            Some(holds) if lacks >= holds / 2 => format!("the budget holds {holds}"),
+            _ => "an append had no room".to_owned(),
+        };
+        let why = format!("up to LSN {upto}: it lacked {lacks} bytes of log, and {holds}");
+        // once, until its schedule has cut by itself: it goes on like this
+        match &hurried.said {
+            None => tracing::warn!(of = self.claim.name(), "cut a batch before the schedule says so, {why}"),
+            Some(_) => tracing::debug!(of = self.claim.name(), "cut a batch before the schedule says so, {why}"),
+        }
+        hurried.said = Some(Said { why: format!("at {}, {why}", time_text(Time::now())), due: status.next_due });
+        self.batches.hurry(upto);
+    }
+
+    fn hurried(&self) -> MutexGuard<'_, Hurried> {
+        self.hurried.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// It is detached, lacks some of what lies below `lsn`, and nothing of that is on its way.
     fn out_of_reach(&self, lsn: Lsn, journal: &Journal) -> Option<Failure> {
         let ShipStatus { shipped, shipping_to, .. } = self.batches.status();
@@ -216,6 +271,7 @@ impl Fed {
             lag_durable: status.shipped.map(|shipped| lag(journal, shipped)),
             last_contact_ms: status.stored_at.map(|at| Time::now().since(at).as_millis() as u64),
             next_due: status.next_due.map(time_text),
+            cut_early: self.hurried().said.as_ref().map(|said| said.why.clone()),
             last_error: status.last_error,
             detached,
             ..DestinationStatus::default()

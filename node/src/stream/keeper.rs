@@ -10,6 +10,7 @@ use journal::{Class, Flags, Item, Journal, Kind, Lsn, Time};
 use shipper::{PeerState, PeerStatus};
 
 use super::claims::{Claim, Need};
+use super::early::Room;
 use super::primary::Primary;
 use crate::error::{Error, Result};
 
@@ -56,7 +57,7 @@ fn run(primary: &Weak<Primary>, stopped: &Receiver<()>) {
         if primary.journal.board().ended().is_some() {
             return;
         }
-        let failed = primary.look_after().err().map(|error| error.to_string());
+        let failed = primary.look_after(None).err().map(|error| error.to_string());
         if let Some(error) = &failed
             && trouble != failed
         {
@@ -76,39 +77,51 @@ impl Primary {
         self.peers_claim.iter().chain(self.depots.claims())
     }
 
-    /// Appends. Where there is no room, what was appended before is made durable, since nothing else can be given up, and
-    /// what the destinations have by now is asked, before that is the answer.
+    /// Appends. Where there is no room, what was appended before is made durable, since nothing else can be given up, what
+    /// the destinations have by now is asked, and a depot that can be reached gets time for what it lacks, before that is
+    /// the answer.
     pub(super) fn append(&self, items: &[Item<'_>]) -> Result<journal::Ticket> {
         let mut appended = self.journal.append_many(items);
-        if appended.as_ref().is_err_and(|error| error.class() == Class::Full) {
+        if is_full(&appended) {
             if let Err(error) = self.journal.sync() {
                 tracing::debug!(stream = self.name, %error, "sync what is to be given up");
             }
-            self.look_now();
-            appended = self.journal.append_many(items);
+            let mut looked_for = None;
+            while is_full(&appended) {
+                let to_go = self.journal.next_to_go();
+                // behind a segment that is gone comes another one, which somebody else may keep
+                if looked_for == Some(to_go) && !self.depots.wait_room() {
+                    break;
+                }
+                looked_for = Some(to_go);
+                self.look_now(to_go);
+                appended = self.journal.append_many(items);
+            }
         }
         // somebody may have given way for it: the peers have to know before they write it, or they have no room for it
         if self.journal.gave_way() != self.gave_way.load(Ordering::Relaxed) {
-            self.look_now();
+            self.look_now(None);
         }
         Ok(appended?)
     }
 
-    fn look_now(&self) {
-        if let Err(error) = self.look_after() {
+    fn look_now(&self, to_go: Option<Lsn>) {
+        if let Err(error) = self.look_after(to_go) {
             tracing::warn!(stream = self.name, %error, "look after the destinations");
         }
     }
 
     /// Takes note of what the destinations need, says who is detached or attached, and gives up what nobody needs.
-    fn look_after(&self) -> Result<()> {
+    /// `to_go`: an append has no room as long as what ends here is kept.
+    fn look_after(&self, to_go: Option<Lsn>) -> Result<()> {
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         self.gave_way.store(self.journal.gave_way(), Ordering::Relaxed);
+        let room = Room { holds: self.journal.budget_holds(), to_go };
         let (start, now) = (self.journal.start(), Time::now());
         let peers = self.links.get().map(|links| links.status().peers).unwrap_or_default();
         let peers = self.peers_claim.iter().zip(peers.iter().map(peer_needs));
         let asked_for_long = self.started.elapsed() >= ASKED_WITHIN;
-        for (claim, need) in peers.chain(self.depots.needs()) {
+        for (claim, need) in peers.chain(self.depots.look(&self.journal, room)) {
             let need = if asked_for_long && need == Need::NotYet { Need::Silent } else { need };
             if claim.look(need, start, now) {
                 self.say(claim, start);
@@ -149,6 +162,10 @@ impl Primary {
             }
         }
     }
+}
+
+fn is_full(appended: &journal::Result<journal::Ticket>) -> bool {
+    appended.as_ref().is_err_and(|error| error.class() == Class::Full)
 }
 
 fn note(journal: &Journal, text: &str) -> journal::Result<()> {

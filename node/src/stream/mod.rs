@@ -12,6 +12,7 @@
 mod builder;
 mod claims;
 mod depots;
+mod early;
 mod embed;
 mod keeper;
 mod policy;
@@ -74,7 +75,8 @@ impl Stream {
     }
 
     /// Appends one record, given in parts that need not be joined. Returns when it has its place; wait on the ticket for
-    /// more.
+    /// more. Where there is no room because of what a depot lacks that can be reached, it waits for that one's batch first:
+    /// ten seconds at most.
     ///
     /// Errors: [`Error::NotReady`] before the start gate is open; `Full` (nothing of it is in the log; try again when
     /// space returns), `Usage` for one that is too large, `Fenced`, `Io`.

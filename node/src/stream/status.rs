@@ -169,6 +169,7 @@ fn peer_status(journal: &Journal, peer: &PeerStatus, claim: &Claim) -> Destinati
         lag_applied: lag(applied),
         last_contact_ms: peer.last_contact.map(|at| Time::now().since(at).as_millis() as u64),
         next_due: None,
+        cut_early: None,
         last_error: match &peer.state {
             PeerState::InSync | PeerState::CatchingUp => None,
             PeerState::Unreachable { reason } => Some(reason.clone()),
