@@ -120,7 +120,8 @@ fn a_depot_that_lags_at_the_budget_is_detached_and_attached_again() {
             // what the peer has acknowledged is noted once a second: until then it may be in the way
             until(|| append(&a, level).map(|to| last = to).is_ok());
             ship_to(&a, "near", last);
-            a.client().wait(Wait { until: Until::InSync, ..wait_for(last) }).expect("in sync");
+            // an async peer has no room for a moment, when it gets the entry before the word that nothing is owed any more
+            until(|| a.client().wait(wait_for(last)).is_ok());
         }
         assert!(last - lacks > BUDGET / 2, "there was room");
         let status = a.stream();
