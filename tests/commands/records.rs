@@ -209,15 +209,19 @@ fn at_its_budget_a_stream_says_16_and_keeps_what_it_acknowledged() {
 #[test]
 fn at_its_budget_a_stream_names_who_needs_the_log_and_goes_on_without_a_restart() {
     let depot = tempfile::tempdir().unwrap();
-    let to = depot.path().join("depot").to_str().unwrap().to_owned();
-    let to = format!("{to},name=night,schedule=every 1h");
+    let (night, away) = (depot.path().join("depot"), depot.path().join("away"));
+    let to = format!("{},name=night,schedule=every 1h", night.display());
     let mut node = Lone::start(&["--segment", "64 KiB", "--budget", "1 MiB", "--to", &to]);
+    run(["wait", "log", "--for", "shipped", "--data", &node.data(), "--timeout", "60s"]).expect(0);
     for _ in 0..3 {
+        // not mounted: in reach it would have it early
+        fs::rename(&night, &away).unwrap();
         // in groups that are smaller than a segment, so that none is left
         let mut small = (0..1000).map(|_| node.append(lines(50).as_bytes(), &["--wait", "durable"]));
         let ended = small.find(|ended| ended.code != 0).expect("it is never full").expect(16);
         ended.says("the budget of 1048576 bytes is used up").says("depot night needs everything from LSN");
         run(["status", "--data", &node.data()]).expect(0).prints(" for depot night");
+        fs::rename(&away, &night).unwrap();
         run(["ship", "log", "--data", &node.data(), "--timeout", "60s"]).expect(0);
         let room = (0..1000).any(|_| node.append(lines(200).as_bytes(), &["--wait", "durable"]).code == 0);
         assert!(room, "the depot has everything, and there is no room");
