@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use shipper::{PeerState, PeerStatus};
 
 use super::claims::{Claim, Need};
 use super::early::Room;
+use super::handle::Handle;
 use super::primary::Primary;
 use crate::error::{Error, Result};
 
@@ -28,10 +29,10 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Starts to look after `primary`, which may be gone before this is.
-    pub(super) fn start(&self, primary: &Arc<Primary>) -> Result<()> {
+    /// Starts to look after `primary`.
+    pub(super) fn start(&self, primary: &Handle) -> Result<()> {
         let (stop, stopped) = channel();
-        let told = Arc::downgrade(primary);
+        let told = primary.parts();
         let thread = thread::Builder::new().name("towline-keeper".into()).spawn(move || run(&told, &stopped));
         let thread = thread.map_err(Error::io("start a thread for", primary.journal.dir()))?;
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some((stop, thread));
@@ -43,8 +44,7 @@ impl Keeper {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some((stop, thread)) = running else { return };
         drop(stop);
-        // the last handle of a stream may be dropped by this very thread
-        if thread.thread().id() != thread::current().id() && thread.join().is_err() {
+        if thread.join().is_err() {
             tracing::error!("the thread that looks after a stream's destinations panicked");
         }
     }

@@ -14,6 +14,7 @@ mod claims;
 mod depots;
 mod early;
 mod embed;
+mod handle;
 mod keeper;
 mod policy;
 mod primary;
@@ -22,7 +23,6 @@ mod tail;
 mod ticket;
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use journal::{End, Epoch, Flags, Item, Journal, Kind, Level, Lsn};
@@ -30,6 +30,7 @@ use journal::{End, Epoch, Flags, Item, Journal, Kind, Level, Lsn};
 pub use self::builder::StreamBuilder;
 pub(crate) use self::depots::AwaitsDepot;
 pub use self::embed::{OwnedRecord, Records, open_or_create, records};
+use self::handle::Handle;
 pub(crate) use self::policy::{Me, newest_policy, peers_of};
 use self::primary::Primary;
 pub(crate) use self::primary::take_over;
@@ -41,7 +42,7 @@ use crate::error::{Error, Result};
 /// A stream that this program writes. Clones share it; every method is thread-safe and may block.
 #[derive(Clone)]
 pub struct Stream {
-    primary: Arc<Primary>,
+    primary: Handle,
 }
 
 impl fmt::Debug for Stream {
@@ -130,7 +131,7 @@ impl Stream {
         Ok(Ticket::new(self.primary.clone(), ticket))
     }
 
-    pub(crate) fn primary(&self) -> &Arc<Primary> {
+    pub(crate) fn primary(&self) -> &Primary {
         &self.primary
     }
 }

@@ -1,7 +1,7 @@
 //! What runs behind a [`super::Stream`].
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use journal::{
@@ -14,6 +14,7 @@ use wire::Mode;
 
 use super::claims::{Claim, Noted};
 use super::depots::{AwaitsDepot, Depots};
+use super::handle::Handle;
 use super::keeper::Keeper;
 use super::policy::went_alone;
 use super::{StreamBuilder, ended};
@@ -88,7 +89,7 @@ pub(super) fn start(builder: StreamBuilder) -> Result<super::Stream> {
     let history = journal.history();
     let unfinished = history.last().is_some() && journal.term_seen().term > history.term_seen().term;
     let promoted = builder.promotion.is_some() || unfinished;
-    let primary = Arc::new(Primary {
+    let primary = Handle::new(Primary {
         name: builder.name,
         journal: journal.clone(),
         reason: match history.last() {
@@ -115,7 +116,7 @@ pub(super) fn start(builder: StreamBuilder) -> Result<super::Stream> {
         journal.board().set_remote(Remote { promised: Lsn::MAX, alone, ..Remote::default() });
         primary.open()?;
     } else {
-        let told = Arc::downgrade(&primary);
+        let told = primary.parts();
         let links = Links::start(journal, options, Box::new(move |event| on_event(&told, event)))?;
         let links = primary.links.get_or_init(|| links);
         if builder.promotion.is_some_and(|promotion| !promotion.wait_for_peer) {
@@ -448,15 +449,6 @@ impl Primary {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A stream that is dropped without [`super::Stream::close`] ends all the same: its flush thread would hold the journal.
-impl Drop for Primary {
-    fn drop(&mut self) {
-        if let Err(error) = self.close() {
-            tracing::error!(stream = self.name, %error, "close a stream that was dropped");
-        }
     }
 }
 

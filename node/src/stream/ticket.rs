@@ -1,21 +1,20 @@
 //! What an append returns.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use journal::{Ack, Epoch, Level, Lsn, WaitError};
 
-use super::primary::Primary;
+use super::handle::Handle;
 
 /// The place of a record, and the way to wait for it. Dropping it changes nothing: the record is in the stream.
 #[derive(Clone, Debug)]
 pub struct Ticket {
-    primary: Arc<Primary>,
+    primary: Handle,
     ticket: journal::Ticket,
 }
 
 impl Ticket {
-    pub(super) fn new(primary: Arc<Primary>, ticket: journal::Ticket) -> Ticket {
+    pub(super) fn new(primary: Handle, ticket: journal::Ticket) -> Ticket {
         Ticket { primary, ticket }
     }
 
