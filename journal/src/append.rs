@@ -32,9 +32,9 @@ const WHOLE: Flags = Flags::FIRST.with(Flags::LAST);
 /// Something to append: one record, or a mark.
 #[derive(Clone, Copy, Debug)]
 pub struct Item<'a> {
-    /// What it is: `Data`, `Mark`, `Alone` or `Detached`.
+    /// What it is: `Data`, `Mark`, `Alone` or `Detached`; anything but `Data` fits into one entry.
     pub kind: Kind,
-    /// May-ignore flags; fragment flags are set by the journal.
+    /// May-ignore flags (the low byte); fragment flags are set by the journal.
     pub flags: Flags,
     /// The volume it belongs to.
     pub volume: u16,
@@ -187,8 +187,8 @@ impl Journal {
 
     /// Appends one record. Returns when it has its place; wait on the ticket for more.
     ///
-    /// Errors: `TooLarge`, `Full` (nothing of it is in the log; try again when space returns), `NoEpoch`, `Fenced`,
-    /// `Poisoned`.
+    /// Errors: `TooLarge`, `Unfit`, `Full` (nothing of it is in the log; try again when space returns), `NoEpoch`,
+    /// `Fenced`, `Poisoned`.
     pub fn append(&self, item: Item<'_>) -> Result<Ticket> {
         if self.is_one_entry(&item)? {
             return self.stage(&[draft(&item, item.parts, WHOLE)]);
@@ -221,14 +221,25 @@ impl Journal {
         self.stage(&drafts)
     }
 
-    /// True when a record is one entry, false when it takes several. Errors: `TooLarge`.
+    /// True when a record is one entry, false when it takes several. Errors: `TooLarge`, and `Unfit` for what no reader
+    /// would accept: once acknowledged, it would be damage.
     fn is_one_entry(&self, item: &Item<'_>) -> Result<bool> {
+        if !matches!(item.kind, Kind::Data | Kind::Mark | Kind::Alone | Kind::Detached) {
+            return Err(Error::Unfit { what: "entries of this kind are written by the journal alone" });
+        }
+        if item.flags.0 & !Flags::MAY_IGNORE != 0 {
+            return Err(Error::Unfit { what: "it has flags that a reader must understand; the journal sets those" });
+        }
         let bytes: usize = item.parts.iter().map(|part| part.len()).sum();
         let bytes_max = self.shared.options.record_bytes_max;
         if bytes > bytes_max {
             return Err(Error::TooLarge { bytes, bytes_max });
         }
-        Ok(bytes <= self.geometry().payload_bytes_max())
+        let entry_bytes_max = self.geometry().payload_bytes_max();
+        if bytes > entry_bytes_max && item.kind != Kind::Data {
+            return Err(Error::TooLarge { bytes, bytes_max: entry_bytes_max });
+        }
+        Ok(bytes <= entry_bytes_max)
     }
 
     /// Waits until `lsn` reaches `level`, syncing for itself and for others if nobody else does. Blocking.

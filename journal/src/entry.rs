@@ -74,6 +74,8 @@ impl Flags {
     pub const LAST: Flags = Flags(0x0200);
     /// Must-understand bits that this version knows.
     const KNOWN: u16 = 0x0300;
+    /// Bits that a reader may ignore.
+    pub(crate) const MAY_IGNORE: u16 = 0x00ff;
 
     /// Both sets of bits.
     pub const fn with(self, other: Flags) -> Flags {
@@ -87,7 +89,7 @@ impl Flags {
 
     /// Must-understand bits that this version doesn't know.
     pub const fn unknown(self) -> u16 {
-        self.0 & 0xff00 & !Flags::KNOWN
+        self.0 & !Flags::MAY_IGNORE & !Flags::KNOWN
     }
 }
 

@@ -158,6 +158,12 @@ pub enum Error {
         /// The limit.
         bytes_max: usize,
     },
+    /// What was handed in can't be an entry. The stream is unharmed.
+    #[error("this can't be appended: {what}")]
+    Unfit {
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// Bytes offered to the log don't continue it.
     #[error("offered entries begin at {offered}, but the log ends at {end}")]
     Gap {
@@ -213,7 +219,7 @@ impl Error {
             Error::Locked { .. } => Class::Locked,
             Error::Absent { .. } => Class::Absent,
             Error::Pruned { .. } | Error::NotReached { .. } => Class::NotReached,
-            Error::TooLarge { .. } => Class::Usage,
+            Error::TooLarge { .. } | Error::Unfit { .. } => Class::Usage,
             Error::NoEpoch | Error::ControlWhole { .. } => Class::Refused,
             Error::Fenced { .. } => Class::Fenced,
         }

@@ -2,6 +2,7 @@
 
 mod corpus;
 mod device;
+mod door;
 mod exhaustive;
 mod failures;
 mod flips;
