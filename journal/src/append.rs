@@ -6,6 +6,7 @@
 //! Checksums are computed before the lock is taken. Space is reserved before anything is staged, so a full disk is
 //! this append's error and nobody else's.
 
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::class::Class;
@@ -118,6 +119,8 @@ pub struct Ticket {
     journal: Journal,
     lsn: Lsn,
     epoch: Epoch,
+    /// Cuts of the log before it was staged.
+    cuts: u64,
 }
 
 /// An acknowledgement: it says how far the record got, and no more than that.
@@ -244,8 +247,20 @@ impl Journal {
 
     /// Waits until `lsn` reaches `level`, syncing for itself and for others if nobody else does. Blocking.
     ///
-    /// After `Unknown`, or a failure of class `Full`, the record may still get there: ask again with the same LSN.
+    /// After `Unknown`, or a failure of class `Full`, the record may still get there: ask again with the same LSN. Where a
+    /// cut took the record, another one may come to stand there: only its ticket can tell.
     pub fn wait(&self, level: Level, lsn: Lsn, deadline: Option<Instant>) -> std::result::Result<(), WaitError> {
+        self.wait_unless_cut(level, lsn, deadline, None)
+    }
+
+    /// The same; returns early when there have been other than so many `cuts`.
+    fn wait_unless_cut(
+        &self,
+        level: Level,
+        lsn: Lsn,
+        deadline: Option<Instant>,
+        cuts: Option<u64>,
+    ) -> std::result::Result<(), WaitError> {
         use crate::board::Turn;
         if level == Level::Written
             && let Err(error) = self.write()
@@ -254,8 +269,8 @@ impl Journal {
             return Err(self.wait_error(&error));
         }
         loop {
-            match self.board().turn(level, lsn, deadline, true)? {
-                Turn::Reached => return Ok(()),
+            match self.board().turn(level, lsn, deadline, cuts, true)? {
+                Turn::Reached | Turn::Cut => return Ok(()),
                 Turn::Lead => {
                     let synced = self.sync();
                     self.board().hand_over();
@@ -281,6 +296,12 @@ impl Journal {
             }
             None => WaitError::Failed { class: error.class(), why: error.to_string() },
         }
+    }
+
+    /// True when the log still has what `epoch` wrote up to `lsn`. A cut ends the run: what stands there later is of another.
+    fn holds(&self, lsn: Lsn, epoch: Epoch) -> bool {
+        let last = Lsn::new(lsn.get().saturating_sub(1));
+        lsn <= self.board().staged() && self.history().at(last).is_some_and(|opening| opening.epoch == epoch)
     }
 
     fn stage(&self, drafts: &[Draft<'_>]) -> Result<Ticket> {
@@ -320,7 +341,8 @@ impl Journal {
         for draft in drafts {
             lay(&mut staging, self.geometry(), draft, now, durable);
         }
-        let ticket = Ticket { journal: self.clone(), lsn: staging.tip.lsn, epoch: staging.tip.epoch };
+        let Tip { lsn, epoch, .. } = staging.tip;
+        let ticket = Ticket { journal: self.clone(), lsn, epoch, cuts: self.board().cuts() };
         self.board().set_staged(ticket.lsn);
         Ok(ticket)
     }
@@ -370,8 +392,19 @@ impl Ticket {
     }
 
     /// Returns when the record is whole in the segment. Never waits for a sync in progress.
+    ///
+    /// Errors: those of [`Journal::write`]; `NotReached` when the record was cut off.
     pub fn written(&self) -> Result<Lsn> {
-        self.journal.write()
+        let outcome = self.journal.write();
+        let written = self.journal.board().written();
+        if self.is_cut() {
+            return Err(Error::NotReached { wanted: self.lsn, end: written });
+        }
+        match outcome {
+            // what failed is a later record's
+            Err(_) if self.lsn <= written => Ok(self.lsn),
+            outcome => outcome,
+        }
     }
 
     /// Returns when a sync covers the record.
@@ -388,13 +421,32 @@ impl Ticket {
     /// thread to sync with. Where there is no space, it tries again until there is. Cancel-safe.
     pub async fn level(&self, level: Level) -> std::result::Result<Ack, WaitError> {
         self.journal.spawn_flusher().map_err(|error| self.journal.wait_error(&error))?;
-        std::future::poll_fn(|cx| self.journal.board().poll_reached(level, self.lsn, cx)).await?;
+        std::future::poll_fn(|cx| match self.journal.board().poll_reached(level, self.lsn, cx) {
+            _ if self.is_cut() => Poll::Ready(Err(WaitError::Cut { lsn: self.lsn })),
+            polled => polled,
+        })
+        .await?;
         Ok(self.ack(level))
     }
 
     fn reach(&self, level: Level, deadline: Option<Instant>) -> std::result::Result<Ack, WaitError> {
-        self.journal.wait(level, self.lsn, deadline)?;
-        Ok(self.ack(level))
+        let mut cuts = self.cuts;
+        loop {
+            let waited = self.journal.wait_unless_cut(level, self.lsn, deadline, Some(cuts));
+            if self.is_cut() {
+                return Err(WaitError::Cut { lsn: self.lsn });
+            }
+            let cuts_now = self.journal.board().cuts();
+            if cuts_now == cuts {
+                return waited.map(|()| self.ack(level));
+            }
+            cuts = cuts_now;
+        }
+    }
+
+    /// True when a cut took the record: whatever stands in its place is not it.
+    fn is_cut(&self) -> bool {
+        self.journal.board().cuts() != self.cuts && !self.journal.holds(self.lsn, self.epoch)
     }
 
     /// The acknowledgement from the watermarks at this instant. A peer may have gone since `reached` was true: the

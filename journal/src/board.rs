@@ -26,6 +26,9 @@ pub struct Board {
     committed: AtomicU64,
     changes: AtomicU64,
     demands: AtomicU64,
+    /// Raised by every cut: what stands above it is another history's. A walk that stands in a segment of before must look
+    /// it up again, and a record that is waited for may be gone.
+    cuts: AtomicU64,
     /// The one place that says so, to appenders and waiters alike. Set before `inner` is locked to wake the waiters.
     ended: OnceLock<End>,
     inner: Mutex<Inner>,
@@ -60,6 +63,15 @@ struct Waiter {
     who: Who,
 }
 
+impl Waiter {
+    fn wake(self) {
+        match self.who {
+            Who::Thread(thread, _) => thread.unpark(),
+            Who::Task(waker) => waker.wake(),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Watcher {
     id: u64,
@@ -88,6 +100,8 @@ pub(crate) enum Turn {
     Reached,
     /// It holds the lead: sync, then [`Board::hand_over`].
     Lead,
+    /// The log was cut since: what it waits for may be gone.
+    Cut,
 }
 
 impl Board {
@@ -160,7 +174,7 @@ impl Board {
     /// Blocks until `lsn` reaches `level`, or until `deadline`. Does not sync by itself: see
     /// [`crate::Journal::wait`]. Once reached it succeeds even after the end.
     pub fn wait(&self, level: Level, lsn: Lsn, deadline: Option<Instant>) -> Result<(), WaitError> {
-        self.turn(level, lsn, deadline, false).map(|_| ())
+        self.turn(level, lsn, deadline, None, false).map(|_| ())
     }
 
     /// For async code: ready when `lsn` reaches `level`. Registers the waker otherwise, and asks the flush thread to
@@ -229,6 +243,20 @@ impl Board {
         self.lock().sync_wanted
     }
 
+    /// How often the log was cut since it was opened.
+    pub(crate) fn cuts(&self) -> u64 {
+        self.cuts.load(Ordering::Acquire)
+    }
+
+    /// The log was cut and ends at `end` now. Everybody who waits looks whether what he waits for is still there.
+    pub(crate) fn cut(&self, end: Lsn, committed: Lsn) {
+        // before anything of the new tail is shown: see `Entries::next_entry`
+        self.cuts.fetch_add(1, Ordering::AcqRel);
+        self.reset(end, committed);
+        let waiters = std::mem::take(&mut self.lock().waiters);
+        waiters.into_iter().for_each(Waiter::wake);
+    }
+
     /// Sets every local watermark, when a journal is opened or cut.
     pub(crate) fn reset(&self, end: Lsn, committed: Lsn) {
         let inner = self.lock();
@@ -264,12 +292,13 @@ impl Board {
     }
 
     /// Waits for one turn. With `may_lead`, a waiter whose level still needs a sync of this node is given the lead
-    /// when nobody has it.
+    /// when nobody has it. With `cuts`, a cut beyond so many ends the wait.
     pub(crate) fn turn(
         &self,
         level: Level,
         lsn: Lsn,
         deadline: Option<Instant>,
+        cuts: Option<u64>,
         may_lead: bool,
     ) -> Result<Turn, WaitError> {
         let mut inner = self.lock();
@@ -284,13 +313,15 @@ impl Board {
             let ended = self.end_reached().map(End::wait_error);
             let expired = deadline.is_some_and(|deadline| now() >= deadline);
             let lead = may_lead && inner.leader == Leader::None && lsn > self.durable();
-            if reached || ended.is_some() || expired || lead {
+            let cut = cuts.is_some_and(|cuts| cuts != self.cuts());
+            if reached || ended.is_some() || expired || lead || cut {
                 if let Some(index) = queued {
                     inner.waiters.remove(index);
                 }
                 let outcome = match (reached, ended) {
                     (true, _) => Ok(Turn::Reached),
                     (false, Some(error)) => Err(error),
+                    (false, None) if cut => Ok(Turn::Cut),
                     (false, None) if expired => Err(WaitError::Unknown { lsn }),
                     (false, None) => {
                         inner.leader = Leader::Present;
@@ -374,12 +405,7 @@ impl Board {
         }
         wake(&mut inner, |watcher| watcher.interest == Interest::Everything);
         drop(inner);
-        for waiter in woken {
-            match waiter.who {
-                Who::Thread(thread, _) => thread.unpark(),
-                Who::Task(waker) => waker.wake(),
-            }
-        }
+        woken.into_iter().for_each(Waiter::wake);
     }
 
     fn demand_from(&self, inner: &mut Inner) {

@@ -8,7 +8,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::commit::{Durable, Writer};
 use crate::control::{Control, Evidence, Facts};
@@ -113,9 +112,7 @@ impl Journal {
         let mut segments = self.segments_mut();
         segments.retain(|segment| segment.end() <= to);
         segments.extend(copy);
-        // before the board shows anything of the new tail: see `Entries::next_entry`
-        self.shared.cuts.fetch_add(1, Ordering::AcqRel);
-        self.board().reset(to, committed);
+        self.board().cut(to, committed);
         Ok(segments.last().map_or(self.geometry().segment_of(to), |segment| segment.end()))
     }
 

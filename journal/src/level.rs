@@ -49,6 +49,12 @@ pub enum WaitError {
         /// The higher term.
         by: Term,
     },
+    /// The tail that it stood in was cut off, and is kept as a branch: it is no part of the log.
+    #[error("the record up to LSN {lsn} was cut off: it is in a branch of the journal, and no part of it any more")]
+    Cut {
+        /// The position that was waited for.
+        lsn: Lsn,
+    },
     /// A write or a sync failed: for good, but for one of class `Full`, which is tried again.
     #[error("{why}")]
     Failed {
@@ -68,6 +74,7 @@ impl WaitError {
         match self {
             WaitError::Unknown { .. } | WaitError::Closed => Class::Unknown,
             WaitError::Fenced { .. } => Class::Fenced,
+            WaitError::Cut { .. } => Class::NotReached,
             WaitError::Failed { class, .. } => *class,
         }
     }

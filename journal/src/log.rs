@@ -62,8 +62,6 @@ pub(crate) struct Shared {
     pub(crate) space: Mutex<Space>,
     pub(crate) control: Mutex<Control>,
     pub(crate) segments: RwLock<Vec<Arc<Segment>>>,
-    /// Raised by every cut: a walk that stands in a segment of before must look it up again.
-    pub(crate) cuts: AtomicU64,
     /// Syncs of the log so far.
     pub(crate) syncs: AtomicU64,
     pub(crate) holders: Arc<Holders>,
@@ -144,7 +142,6 @@ impl Journal {
             space: Mutex::new(space),
             control: Mutex::new(control),
             segments: RwLock::new(segments),
-            cuts: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
             holders: Arc::default(),
             flusher: Mutex::new(None),

@@ -1,7 +1,6 @@
 //! Reading a live journal: slices of the map below `written`, and verified walks over them.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use zerocopy::FromBytes;
 
@@ -39,7 +38,7 @@ impl Journal {
     /// A verified walk from `from` on, up to what is written whenever it looks. `from` must be the beginning of an
     /// entry.
     pub fn entries(&self, from: Lsn) -> Result<Entries> {
-        let cuts = self.cuts(); // a cut from here on is the walk's to find
+        let cuts = self.board().cuts(); // a cut from here on is the walk's to find
         match self.tip_at(from)? {
             Some(tip) => {
                 Ok(Entries { journal: self.clone(), cursor: Cursor::new(self.geometry(), tip), segment: None, cuts })
@@ -111,19 +110,15 @@ impl Journal {
         let segments = self.segments();
         let index = segments.binary_search_by_key(&first, |segment| segment.first());
         let segment = index.ok().and_then(|index| segments.get(index)).map(Arc::clone);
-        View { segment, written: self.board().written(), cuts: self.cuts() }
-    }
-
-    fn cuts(&self) -> u64 {
-        self.shared.cuts.load(Ordering::Acquire)
+        View { segment, written: self.board().written(), cuts: self.board().cuts() }
     }
 
     /// Looks again when a cut came between the looks at the tip and at the segments.
     fn without_cut<T>(&self, look: impl Fn() -> Result<T>) -> Result<T> {
         loop {
-            let before = self.cuts();
+            let before = self.board().cuts();
             let found = look();
-            if self.cuts() == before {
+            if self.board().cuts() == before {
                 return found;
             }
         }
@@ -203,7 +198,7 @@ impl Entries {
             return Ok(None);
         }
         // after `written`: what a cut published since is then seen with the cut itself
-        while self.segment.as_ref().is_none_or(|segment| segment.end() <= at) || self.journal.cuts() != self.cuts {
+        while self.segment.as_ref().is_none_or(|segment| segment.end() <= at) || self.journal.board().cuts() != self.cuts {
             let view = self.journal.view(at);
             if view.cuts != self.cuts {
                 if self.journal.tip_at(at)? != Some(*self.cursor.tip()) {

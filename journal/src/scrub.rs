@@ -21,7 +21,6 @@ use crate::log::Journal;
 use crate::lsn::{Lsn, LsnRange};
 use crate::repair::{Body, Harm};
 use crate::segment::{SegmentHeader, file_name};
-use crate::sync::atomic::Ordering;
 
 /// How fast to read, and how often to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +150,7 @@ impl Scrub {
 
     fn from(journal: &Journal, range: LsnRange) -> Scrub {
         // first of all: a cut from here on is the walk's to find
-        let cuts = journal.shared.cuts.load(Ordering::Acquire);
+        let cuts = journal.board().cuts();
         let start = journal.start_tip();
         let tip = journal.segment_at(range.from).map(|segment| segment.header.tip);
         let tip = tip.filter(|tip| tip.lsn >= start.lsn).unwrap_or(start);
@@ -219,7 +218,7 @@ impl Scrub {
         if self.tip.lsn < start.lsn {
             (self.tip, self.open) = (start, None);
         }
-        let cuts = self.journal.shared.cuts.load(Ordering::Acquire);
+        let cuts = self.journal.board().cuts();
         if cuts != self.cuts {
             self.cuts = cuts;
             self.open = None;
@@ -240,7 +239,7 @@ impl Scrub {
             self.goal = self.tip.lsn;
             return true;
         }
-        self.tip.lsn < self.journal.start() || self.cuts != self.journal.shared.cuts.load(Ordering::Acquire)
+        self.tip.lsn < self.journal.start() || self.cuts != self.journal.board().cuts()
     }
 
     /// The file that holds `at`, and what is wrong with its header; `None` when it is gone.

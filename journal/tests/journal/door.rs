@@ -1,8 +1,13 @@
 //! The public door before callers who come at the worst moment, or with what they must not hand in.
 
-use journal::{Class, Flags, Item, Journal, Kind};
+use std::time::Duration;
+
+use journal::{Class, Flags, Item, Journal, Kind, Level, Term, TermSeen};
 
 use crate::lifecycle::{create, records, small, start_run};
+use crate::waiters::block_on;
+
+const MOMENT: Duration = Duration::from_secs(60);
 
 /// An entry of a kind that is the journal's own, or with a flag that every reader must understand, was taken,
 /// acknowledged, and verified by no reader: the log could not be opened again.
@@ -32,4 +37,45 @@ fn an_item_that_no_reader_would_accept_is_refused_and_harms_nothing() {
     drop(journal);
     let journal = Journal::open(dir.path(), small()).unwrap();
     assert_eq!(records(&journal), [b"after"]);
+}
+
+/// Somebody else's record behind it met the end of the stream: the one that was written long before was called lost.
+#[test]
+fn what_is_written_is_said_to_be_written_also_after_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path());
+    start_run(&journal);
+    let kept = journal.append(Item::record(&[b"written before"])).unwrap();
+    kept.written().unwrap();
+    let late = journal.append(Item::record(&[b"staged, and then the end came"])).unwrap();
+    journal.fence(TermSeen { term: Term(7), id: 7 }).unwrap();
+    assert_eq!(kept.written().unwrap(), kept.lsn());
+    assert_eq!(late.written().unwrap_err().class(), Class::Fenced);
+}
+
+/// The cut took the record; another one that comes to stand there is not it.
+#[test]
+fn a_ticket_of_a_cut_tail_is_never_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path());
+    start_run(&journal);
+    let kept = journal.append(Item::record(&[b"kept"])).unwrap();
+    let to = journal.sync().unwrap().lsn();
+    let cut = journal.append(Item::record(&[b"cut"])).unwrap();
+    let durable = cut.durable().unwrap();
+    let staged = journal.append(Item::record(&[b"cut too"])).unwrap();
+    journal.cut(to).unwrap();
+    start_run(&journal);
+    for _ in 0..9 {
+        journal.append(Item::record(&[b"of another history"])).unwrap();
+    }
+    assert!(journal.sync().unwrap().covers(durable.lsn));
+    for ticket in [&cut, &staged] {
+        for level in [Level::Written, Level::Durable] {
+            assert_eq!(ticket.wait(level, MOMENT).unwrap_err().class(), Class::NotReached);
+            assert_eq!(block_on(ticket.level(level)).unwrap_err().class(), Class::NotReached);
+        }
+        assert_eq!(ticket.written().unwrap_err().class(), Class::NotReached);
+    }
+    assert_eq!(kept.wait(Level::Durable, MOMENT).unwrap().lsn, kept.lsn());
 }
