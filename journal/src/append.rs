@@ -262,6 +262,10 @@ impl Journal {
         cuts: Option<u64>,
     ) -> std::result::Result<(), WaitError> {
         use crate::board::Turn;
+        if lsn > self.board().staged() {
+            // who appends what comes up to there may not wait for it
+            self.spawn_flusher().map_err(|error| self.wait_error(&error))?;
+        }
         if level == Level::Written
             && let Err(error) = self.write()
             && lsn > self.board().written()

@@ -64,9 +64,13 @@ struct Waiter {
 }
 
 impl Waiter {
+    fn is_thread(&self, ticket: u64) -> bool {
+        matches!(self.who, Who::Thread(_, number) | Who::Onlooker(_, number) if number == ticket)
+    }
+
     fn wake(self) {
         match self.who {
-            Who::Thread(thread, _) => thread.unpark(),
+            Who::Thread(thread, _) | Who::Onlooker(thread, _) => thread.unpark(),
             Who::Task(waker) => waker.wake(),
         }
     }
@@ -90,7 +94,10 @@ enum Interest {
 
 #[derive(Debug)]
 enum Who {
+    /// One that can be woken to take the lead.
     Thread(Thread, u64),
+    /// One that leaves the syncing to others.
+    Onlooker(Thread, u64),
     Task(Waker),
 }
 
@@ -305,14 +312,13 @@ impl Board {
         inner.next_ticket += 1;
         let ticket = inner.next_ticket;
         loop {
-            let queued = inner
-                .waiters
-                .iter()
-                .position(|waiter| matches!(&waiter.who, Who::Thread(_, number) if *number == ticket));
+            let queued = inner.waiters.iter().position(|waiter| waiter.is_thread(ticket));
             let reached = lsn <= self.reached_with(&inner.remote, level);
             let ended = self.end_reached().map(End::wait_error);
             let expired = deadline.is_some_and(|deadline| now() >= deadline);
-            let lead = may_lead && inner.leader == Leader::None && lsn > self.durable();
+            // ahead of the log there is nothing to sync
+            let needs_sync = lsn > self.durable() && self.staged() > self.durable();
+            let lead = may_lead && inner.leader == Leader::None && needs_sync;
             let cut = cuts.is_some_and(|cuts| cuts != self.cuts());
             if reached || ended.is_some() || expired || lead || cut {
                 if let Some(index) = queued {
@@ -335,7 +341,8 @@ impl Board {
                 return outcome;
             }
             if queued.is_none() {
-                inner.waiters.push(Waiter { level, lsn, who: Who::Thread(thread::current(), ticket) });
+                let who = if may_lead { Who::Thread } else { Who::Onlooker };
+                inner.waiters.push(Waiter { level, lsn, who: who(thread::current(), ticket) });
             }
             drop(inner);
             match deadline {
@@ -361,7 +368,7 @@ impl Board {
         let needs_sync = |waiter: &&Waiter| waiter.level > Level::Written && waiter.lsn > durable;
         let thread = inner.waiters.iter().filter(needs_sync).find_map(|waiter| match &waiter.who {
             Who::Thread(thread, _) => Some(thread),
-            Who::Task(_) => None,
+            Who::Onlooker(..) | Who::Task(_) => None,
         });
         if let Some(thread) = thread {
             thread.unpark();
@@ -370,11 +377,11 @@ impl Board {
 
     fn wake_next_leader(&self, inner: &mut Inner) {
         let durable = self.durable();
-        let next = inner.waiters.iter().find(|waiter| waiter.level > Level::Written && waiter.lsn > durable);
-        match next.map(|waiter| &waiter.who) {
+        let needs_sync = inner.waiters.iter().filter(|waiter| waiter.level > Level::Written && waiter.lsn > durable);
+        match needs_sync.map(|waiter| &waiter.who).find(|who| !matches!(who, Who::Onlooker(..))) {
             Some(Who::Thread(thread, _)) => thread.unpark(),
             Some(Who::Task(_)) => self.demand_from(inner), // the flush thread serves tasks
-            None => {}
+            Some(Who::Onlooker(..)) | None => {}
         }
     }
 

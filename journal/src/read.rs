@@ -198,7 +198,9 @@ impl Entries {
             return Ok(None);
         }
         // after `written`: what a cut published since is then seen with the cut itself
-        while self.segment.as_ref().is_none_or(|segment| segment.end() <= at) || self.journal.board().cuts() != self.cuts {
+        while self.segment.as_ref().is_none_or(|segment| segment.end() <= at)
+            || self.journal.board().cuts() != self.cuts
+        {
             let view = self.journal.view(at);
             if view.cuts != self.cuts {
                 if self.journal.tip_at(at)? != Some(*self.cursor.tip()) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use journal::{Class, End, Journal, Level, Lsn, Remote, Term, TermSeen, Ticket, WaitError};
 use shuttle::future::block_on;
+use shuttle::sync::mpsc::channel;
 use shuttle::thread::{self, JoinHandle};
 
 use crate::world::{Acked, World, append, chance, counts, payloads, pick};
@@ -90,6 +91,45 @@ fn the_lead_is_not_lost_with_a_waiter_that_leaves() {
         ];
         finish(appenders);
         still_works(&world.journal, 4);
+    });
+}
+
+/// Whoever leaves the syncing to others was woken to do it all the same, and the others waited for ever.
+#[test]
+fn the_lead_is_not_lost_with_a_waiter_that_never_syncs() {
+    explore(200, Time::StandsStill, || {
+        let world = World::primary();
+        let (appended, has_appended) = channel();
+        let looker = {
+            let journal = world.journal.clone();
+            thread::spawn(move || {
+                let ticket = append(&journal, 0, 0, 8).unwrap();
+                appended.send(()).unwrap();
+                journal.board().wait(Level::Durable, ticket.lsn(), None)
+            })
+        };
+        let acked = Acked::default();
+        finish([1, 2, 3].map(|who| appender(&world.journal, &acked, who, block)));
+        has_appended.recv().unwrap();
+        world.journal.sync().unwrap();
+        looker.join().unwrap().unwrap();
+    });
+}
+
+/// A position that the log has not reached can't be synced: whoever waited for one did nothing but take and hand on the lead.
+#[test]
+fn whoever_waits_ahead_of_the_log_waits_for_it() {
+    explore(50, Time::StandsStill, || {
+        let world = World::primary();
+        let ahead = {
+            let journal = world.journal.clone();
+            thread::spawn(move || journal.wait(Level::Durable, Lsn::new(1000), None))
+        };
+        let acked = Acked::default();
+        finish([1, 2].map(|who| appender(&world.journal, &acked, who, block)));
+        append(&world.journal, 3, 0, 1000).unwrap().durable().unwrap();
+        ahead.join().unwrap().unwrap();
+        world.journal.clone().close().unwrap();
     });
 }
 
