@@ -49,7 +49,8 @@ impl Journal {
 
     /// A look around: syncs what a task or a receiver waits for, or a tail that has been there since the last look.
     fn flush(&self, demanded: bool, staged_then: Lsn) -> Result<()> {
-        let wanted = self.board().sync_wanted() > self.board().durable();
+        // what is wanted may lie ahead of the log, or be what a cut took away
+        let wanted = self.board().sync_wanted().min(self.board().staged()) > self.board().durable();
         let idle = !demanded && staged_then > self.board().durable();
         if wanted || idle {
             return self.sync().map(drop);

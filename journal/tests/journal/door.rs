@@ -1,9 +1,11 @@
 //! The public door before callers who come at the worst moment, or with what they must not hand in.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use journal::{Class, Flags, Item, Journal, Kind, Level, Term, TermSeen};
+use journal::testing::SimDisk;
+use journal::{Class, Flags, Item, Journal, Kind, Level, Lsn, NodeId, Role, StreamId, Term, TermSeen};
 
+use crate::host::{TestClock, folder, options};
 use crate::lifecycle::{create, records, small, start_run};
 use crate::waiters::block_on;
 
@@ -78,4 +80,22 @@ fn a_ticket_of_a_cut_tail_is_never_acknowledged() {
         assert_eq!(ticket.written().unwrap_err().class(), Class::NotReached);
     }
     assert_eq!(kept.wait(Level::Durable, MOMENT).unwrap().lsn, kept.lsn());
+}
+
+/// A position that was wanted and never came (a cut took what stood there) kept the flush thread from everything else.
+#[test]
+fn evidence_is_synced_also_when_a_sync_is_wanted_that_never_comes() {
+    let (dir, disk) = (folder(), SimDisk::default());
+    let options = options(&disk, &TestClock::default());
+    let journal =
+        Journal::create(&dir.path().join("j"), StreamId::random(), NodeId::random(), Role::Primary, options).unwrap();
+    start_run(&journal);
+    journal.append(Item::record(&[b"x"])).unwrap().durable().unwrap();
+    journal.board().want_sync(Lsn::new(1 << 20));
+    journal.spawn_flusher().unwrap();
+    let begun = Instant::now();
+    while disk.is_dirty() {
+        assert!(begun.elapsed() < MOMENT, "the evidence is not synced");
+        std::thread::yield_now();
+    }
 }
