@@ -423,7 +423,16 @@ impl Ticket {
 
     /// For async code: resolves when the record reaches `level`. Starts the flush thread if there is none: a task has no
     /// thread to sync with. Where there is no space, it tries again until there is. Cancel-safe.
+    ///
+    /// What is only written is so at once: as with [`Ticket::written`], the task writes what nobody has written yet.
     pub async fn level(&self, level: Level) -> std::result::Result<Ack, WaitError> {
+        if level == Level::Written
+            && let Err(error) = self.journal.write()
+            && error.class() != Class::Full
+            && self.lsn > self.journal.board().written()
+        {
+            return Err(self.journal.wait_error(&error));
+        }
         self.journal.spawn_flusher().map_err(|error| self.journal.wait_error(&error))?;
         std::future::poll_fn(|cx| match self.journal.board().poll_reached(level, self.lsn, cx) {
             _ if self.is_cut() => Poll::Ready(Err(WaitError::Cut { lsn: self.lsn })),

@@ -1,10 +1,15 @@
 //! The public door before callers who come at the worst moment, or with what they must not hand in.
 
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use journal::testing::SimDisk;
+use journal::testing::{Call, SimDisk};
 use journal::{Class, Flags, Item, Journal, Kind, Level, Lsn, NodeId, Role, StreamId, Term, TermSeen};
 
+use crate::hooks::hooked;
 use crate::host::{TestClock, folder, options};
 use crate::lifecycle::{create, records, small, start_run};
 use crate::waiters::block_on;
@@ -98,4 +103,34 @@ fn evidence_is_synced_also_when_a_sync_is_wanted_that_never_comes() {
         assert!(begun.elapsed() < MOMENT, "the evidence is not synced");
         std::thread::yield_now();
     }
+}
+
+/// A task that waits for no more than `written` had to wait for the flush thread, and that for its sync.
+#[test]
+fn a_task_is_told_what_is_written_beside_a_sync_that_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (closed, began) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let gate = (Arc::clone(&closed), Arc::clone(&began));
+    let options = hooked(move |call| {
+        while call == Call::Sync && gate.0.load(Ordering::Acquire) {
+            gate.1.store(true, Ordering::Release);
+            std::thread::yield_now();
+        }
+    });
+    let journal = Journal::create(dir.path(), StreamId::random(), NodeId::random(), Role::Primary, options).unwrap();
+    start_run(&journal);
+    journal.append(Item::record(&[b"first"])).unwrap().durable().unwrap();
+    closed.store(true, Ordering::Release);
+    let syncing = journal.append(Item::record(&[b"waits for the disk"])).unwrap();
+    std::thread::scope(|scope| {
+        let syncer = scope.spawn(|| syncing.durable().unwrap());
+        while !began.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        let ticket = journal.append(Item::record(&[b"waits for nobody"])).unwrap();
+        let polled = pin!(ticket.level(Level::Written)).poll(&mut Context::from_waker(Waker::noop()));
+        closed.store(false, Ordering::Release);
+        assert!(matches!(polled, Poll::Ready(Ok(ack)) if ack.level == Level::Written), "{polled:?}");
+        syncer.join().unwrap();
+    });
 }

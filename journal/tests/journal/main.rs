@@ -9,6 +9,7 @@ mod flips;
 mod full;
 mod golden;
 mod hold;
+mod hooks;
 mod host;
 mod lifecycle;
 mod model;
