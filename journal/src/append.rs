@@ -275,9 +275,9 @@ impl Journal {
         loop {
             match self.board().turn(level, lsn, deadline, cuts, true)? {
                 Turn::Reached | Turn::Cut => return Ok(()),
-                Turn::Lead => {
+                Turn::Lead(lead) => {
                     let synced = self.sync();
-                    self.board().hand_over();
+                    drop(lead);
                     self.prepare_without_flusher();
                     if let Err(error) = synced
                         && lsn > self.board().reached(level)

@@ -102,13 +102,22 @@ enum Who {
 }
 
 /// What a parked thread finds when it looks up.
-pub(crate) enum Turn {
+pub(crate) enum Turn<'a> {
     /// Its level is reached.
     Reached,
-    /// It holds the lead: sync, then [`Board::hand_over`].
-    Lead,
+    /// It holds the lead: sync, then let go of it.
+    Lead(Lead<'a>),
     /// The log was cut since: what it waits for may be gone.
     Cut,
+}
+
+/// The lead; it is handed over when this is dropped, however the sync ended.
+pub(crate) struct Lead<'a>(&'a Board);
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        self.0.hand_over();
+    }
 }
 
 impl Board {
@@ -307,7 +316,7 @@ impl Board {
         deadline: Option<Instant>,
         cuts: Option<u64>,
         may_lead: bool,
-    ) -> Result<Turn, WaitError> {
+    ) -> Result<Turn<'_>, WaitError> {
         let mut inner = self.lock();
         inner.next_ticket += 1;
         let ticket = inner.next_ticket;
@@ -331,7 +340,7 @@ impl Board {
                     (false, None) if expired => Err(WaitError::Unknown { lsn }),
                     (false, None) => {
                         inner.leader = Leader::Present;
-                        return Ok(Turn::Lead);
+                        return Ok(Turn::Lead(Lead(self)));
                     }
                 };
                 // it may have been woken to take the lead and leaves instead: the lead must not be lost with it
@@ -354,7 +363,7 @@ impl Board {
     }
 
     /// The leader is done: the first waiter who still needs a sync is woken to take the lead, nobody else.
-    pub(crate) fn hand_over(&self) {
+    fn hand_over(&self) {
         let mut inner = self.lock();
         inner.leader = Leader::None;
         self.wake_next_leader(&mut inner);

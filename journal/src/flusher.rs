@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::board::Board;
 use crate::error::{Error, Result};
-use crate::log::{Journal, Shared};
+use crate::level::End;
+use crate::log::{Journal, PANICKED, Shared};
 use crate::lsn::Lsn;
 use crate::sync::{now, thread};
 
@@ -63,7 +64,19 @@ impl Journal {
     }
 }
 
+/// Ends the stream when the flush thread panics: those who leave the syncing to it would wait for ever.
+struct Alarm<'a>(&'a Board);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.end(End::Failed(PANICKED.to_owned()));
+        }
+    }
+}
+
 fn flush_until_end(shared: &Weak<Shared>, board: &Board) {
+    let _alarm = Alarm(board);
     let journal = || shared.upgrade().map(|shared| Journal { shared });
     let mut watch = board.watch_demand();
     let mut looked = now();

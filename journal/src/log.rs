@@ -28,6 +28,9 @@ use crate::sync::atomic::AtomicU64;
 use crate::sync::thread::JoinHandle;
 use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub(crate) const PANICKED: &str =
+    "a thread panicked while it changed the journal; nothing more is acknowledged. Start this node again";
+
 /// What opening a journal found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenReport {
@@ -339,31 +342,41 @@ impl Journal {
     }
 
     pub(crate) fn syncing(&self) -> MutexGuard<'_, Durable> {
-        unpoisoned(self.shared.syncing.lock())
+        self.whole(self.shared.syncing.lock())
     }
 
     pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
-        unpoisoned(self.shared.writer.lock())
+        self.whole(self.shared.writer.lock())
     }
 
     pub(crate) fn staging(&self) -> MutexGuard<'_, Staging> {
-        unpoisoned(self.shared.staging.lock())
+        self.whole(self.shared.staging.lock())
     }
 
     pub(crate) fn space(&self) -> MutexGuard<'_, Space> {
-        unpoisoned(self.shared.space.lock())
+        self.whole(self.shared.space.lock())
     }
 
     pub(crate) fn control(&self) -> MutexGuard<'_, Control> {
-        unpoisoned(self.shared.control.lock())
+        self.whole(self.shared.control.lock())
     }
 
     pub(crate) fn segments(&self) -> RwLockReadGuard<'_, Vec<Arc<Segment>>> {
-        self.shared.segments.read().unwrap_or_else(PoisonError::into_inner)
+        self.whole(self.shared.segments.read())
     }
 
     pub(crate) fn segments_mut(&self) -> RwLockWriteGuard<'_, Vec<Arc<Segment>>> {
-        self.shared.segments.write().unwrap_or_else(PoisonError::into_inner)
+        self.whole(self.shared.segments.write())
+    }
+
+    /// What a lock guards. A thread that panicked under it may have left it half changed: nothing is acknowledged after.
+    pub(crate) fn whole<G>(&self, locked: LockResult<G>) -> G {
+        locked.unwrap_or_else(|poisoned| {
+            if self.board().end_reached().is_none() {
+                self.end(End::Failed(PANICKED.to_owned()));
+            }
+            poisoned.into_inner()
+        })
     }
 
     /// The segment that holds position `at`.
@@ -373,9 +386,4 @@ impl Journal {
         let index = segments.binary_search_by_key(&first, |segment| segment.first()).ok()?;
         segments.get(index).map(Arc::clone)
     }
-}
-
-/// A thread that panicked under a lock has reported itself; the state under these locks is changed in one step each.
-pub(crate) fn unpoisoned<'a, T>(locked: LockResult<MutexGuard<'a, T>>) -> MutexGuard<'a, T> {
-    locked.unwrap_or_else(PoisonError::into_inner)
 }

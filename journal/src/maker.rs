@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::class::Class;
 use crate::error::{Error, Result};
-use crate::log::{Journal, unpoisoned};
+use crate::log::Journal;
 use crate::lsn::Lsn;
 use crate::segment::file_bytes;
 use crate::space::Spare;
@@ -207,6 +207,6 @@ impl Journal {
     }
 
     fn maker(&self) -> MutexGuard<'_, Maker> {
-        unpoisoned(self.shared.maker.lock())
+        self.whole(self.shared.maker.lock())
     }
 }

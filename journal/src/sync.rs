@@ -54,6 +54,7 @@ mod scheduled {
         use shuttle::rand::Rng;
         use shuttle::sync::{Condvar, Mutex};
         pub(crate) use shuttle::thread::sleep;
+        pub(crate) use std::thread::panicking;
 
         use super::{PASSED, PASSES};
 

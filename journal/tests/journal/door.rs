@@ -1,5 +1,6 @@
 //! The public door before callers who come at the worst moment, or with what they must not hand in.
 
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -133,4 +134,57 @@ fn a_task_is_told_what_is_written_beside_a_sync_that_hangs() {
         assert!(matches!(polled, Poll::Ready(Ok(ack)) if ack.level == Level::Written), "{polled:?}");
         syncer.join().unwrap();
     });
+}
+
+/// A thread may panic in the middle of a write: in the program's own storage, or in whatever listens to the log's events.
+/// What it had taken to be written was forgotten, and the next group was written to its place and acknowledged.
+#[test]
+fn a_panic_in_the_middle_ends_the_stream_and_what_was_acknowledged_is_there() {
+    for call in [Call::Write, Call::Sync] {
+        let dir = tempfile::tempdir().unwrap();
+        let armed = Arc::new(AtomicBool::new(false));
+        let trigger = Arc::clone(&armed);
+        let options = hooked(move |now| {
+            if now == call && trigger.swap(false, Ordering::AcqRel) {
+                panic!("as told");
+            }
+        });
+        let journal =
+            Journal::create(dir.path(), StreamId::random(), NodeId::random(), Role::Primary, options).unwrap();
+        start_run(&journal);
+        let mut acknowledged = Vec::new();
+        let mut append = |text: &'static [u8]| {
+            if journal.append(Item::record(&[text])).is_ok_and(|ticket| ticket.wait(Level::Durable, MOMENT).is_ok()) {
+                acknowledged.push(text.to_vec());
+            }
+        };
+        append(b"before");
+        armed.store(true, Ordering::Release);
+        std::panic::catch_unwind(AssertUnwindSafe(|| append(b"in the middle"))).unwrap_err();
+        append(b"after");
+        assert_eq!(acknowledged, [b"before"]);
+        assert!(journal.board().ended().is_some(), "whoever looks is told");
+        drop(journal);
+        let found = records(&Journal::open(dir.path(), small()).unwrap());
+        assert!(found.starts_with(&acknowledged), "{found:?}");
+    }
+}
+
+/// The same in the flush thread: a task that leaves the syncing to it is answered.
+#[test]
+fn a_panic_of_the_flush_thread_is_told_to_those_who_wait_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let armed = Arc::new(AtomicBool::new(false));
+    let trigger = Arc::clone(&armed);
+    let options = hooked(move |call| {
+        if call == Call::Sync && trigger.swap(false, Ordering::AcqRel) {
+            panic!("as told");
+        }
+    });
+    let journal = Journal::create(dir.path(), StreamId::random(), NodeId::random(), Role::Primary, options).unwrap();
+    start_run(&journal);
+    let ticket = journal.append(Item::record(&[b"x"])).unwrap();
+    armed.store(true, Ordering::Release);
+    let error = block_on(ticket.level(Level::Durable)).unwrap_err();
+    assert_eq!(error.class(), Class::Io, "{error}");
 }
