@@ -7,10 +7,14 @@
 //! ```
 //! staged >= written >= durable; reached(Received) <= durable; reached(PeerDurable) <= durable; committed <= durable.
 
+mod watch;
+
+use std::ops::{Deref, DerefMut};
 use std::sync::{OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+pub use self::watch::Watch;
 use crate::level::{End, Level, Remote, WaitError};
 use crate::lsn::Lsn;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -384,7 +388,7 @@ impl Board {
         }
     }
 
-    fn wake_next_leader(&self, inner: &mut Inner) {
+    fn wake_next_leader(&self, inner: &mut Locked<'_>) {
         let durable = self.durable();
         let needs_sync = inner.waiters.iter().filter(|waiter| waiter.level > Level::Written && waiter.lsn > durable);
         match needs_sync.map(|waiter| &waiter.who).find(|who| !matches!(who, Who::Onlooker(..))) {
@@ -405,7 +409,7 @@ impl Board {
     }
 
     /// Recomputes what follows from the watermarks and wakes those that are reached, after the lock is gone.
-    fn settle(&self, mut inner: MutexGuard<'_, Inner>) {
+    fn settle(&self, mut inner: Locked<'_>) {
         let committed = self.durable().min(inner.remote.promised);
         let ended = self.end_reached().is_some();
         if !ended {
@@ -419,83 +423,56 @@ impl Board {
         if ended {
             self.demand_from(&mut inner);
         }
-        wake(&mut inner, |watcher| watcher.interest == Interest::Everything);
+        inner.wake(Interest::Everything);
         drop(inner);
         woken.into_iter().for_each(Waiter::wake);
     }
 
-    fn demand_from(&self, inner: &mut Inner) {
+    fn demand_from(&self, inner: &mut Locked<'_>) {
         self.demands.fetch_add(1, Ordering::AcqRel);
-        wake(inner, |watcher| watcher.interest == Interest::Demand);
+        inner.wake(Interest::Demand);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> Locked<'_> {
         // nothing under this lock panics half-way; a panicking waiter elsewhere must not stop the others
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        Locked { inner: self.inner.lock().unwrap_or_else(PoisonError::into_inner), woken: Woken::default() }
     }
 }
 
-fn wake(inner: &mut Inner, whom: impl Fn(&Watcher) -> bool) {
-    for watcher in inner.watchers.extract_if(.., |watcher| whom(watcher)) {
-        watcher.waker.wake();
-    }
+/// The board's inside while it is locked. Whoever is to be woken is woken when it is not any more: a waker is the
+/// program's, and may look at the board.
+struct Locked<'a> {
+    // first: fields are dropped in order
+    inner: MutexGuard<'a, Inner>,
+    woken: Woken,
 }
 
-/// Sees that something on the board changed. Never misses a change; several may be seen as one.
-#[derive(Debug)]
-pub struct Watch<'a> {
-    board: &'a Board,
-    id: u64,
-    interest: Interest,
-    seen: u64,
-}
+#[derive(Default)]
+struct Woken(Vec<Waker>);
 
-impl Watch<'_> {
-    /// Ready when something changed since the last time this was ready. Cancel-safe.
-    pub fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut inner = self.board.lock();
-        let now = self.board.seen(self.interest);
-        if now != self.seen {
-            self.seen = now;
-            return Poll::Ready(());
-        }
-        inner.watchers.retain(|watcher| watcher.id != self.id);
-        inner.watchers.push(Watcher { id: self.id, interest: self.interest, waker: cx.waker().clone() });
-        Poll::Pending
-    }
-
-    /// Waits for a change. Cancel-safe.
-    pub async fn changed(&mut self) {
-        std::future::poll_fn(|cx| self.poll_changed(cx)).await;
-    }
-
-    /// Blocks until something changes or `timeout` is over; `true` for a change.
-    pub fn wait(&mut self, timeout: Duration) -> bool {
-        let waker = Waker::from(std::sync::Arc::new(Unpark(thread::current())));
-        let deadline = now() + timeout;
-        loop {
-            if self.poll_changed(&mut Context::from_waker(&waker)).is_ready() {
-                return true;
-            }
-            let left = deadline.saturating_duration_since(now());
-            if left.is_zero() {
-                return false;
-            }
-            thread::park_timeout(left);
-        }
-    }
-}
-
-impl Drop for Watch<'_> {
+impl Drop for Woken {
     fn drop(&mut self) {
-        self.board.lock().watchers.retain(|watcher| watcher.id != self.id);
+        self.0.drain(..).for_each(Waker::wake);
     }
 }
 
-struct Unpark(Thread);
+impl Locked<'_> {
+    fn wake(&mut self, whom: Interest) {
+        let watchers = self.inner.watchers.extract_if(.., |watcher| watcher.interest == whom);
+        self.woken.0.extend(watchers.map(|watcher| watcher.waker));
+    }
+}
 
-impl std::task::Wake for Unpark {
-    fn wake(self: std::sync::Arc<Self>) {
-        self.0.unpark();
+impl Deref for Locked<'_> {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Inner {
+        &mut self.inner
     }
 }

@@ -4,11 +4,12 @@ use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::sync::mpsc::channel;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use journal::testing::{Call, SimDisk};
-use journal::{Class, Flags, Item, Journal, Kind, Level, Lsn, NodeId, Role, StreamId, Term, TermSeen};
+use journal::{Board, Class, Flags, Item, Journal, Kind, Level, Lsn, NodeId, Role, StreamId, Term, TermSeen};
 
 use crate::hooks::hooked;
 use crate::host::{TestClock, folder, options};
@@ -187,4 +188,39 @@ fn a_panic_of_the_flush_thread_is_told_to_those_who_wait_for_it() {
     armed.store(true, Ordering::Release);
     let error = block_on(ticket.level(Level::Durable)).unwrap_err();
     assert_eq!(error.class(), Class::Io, "{error}");
+}
+
+/// A waker is the program's: it may look at the board as soon as it is called.
+#[test]
+fn a_waker_that_looks_at_the_board_stops_nobody() {
+    struct Look(Arc<Board>);
+    impl Wake for Look {
+        fn wake(self: Arc<Self>) {
+            self.0.remote();
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path());
+    start_run(&journal);
+    let (done, is_done) = channel();
+    std::thread::spawn(move || {
+        let waker = Waker::from(Arc::new(Look(Arc::clone(journal.board()))));
+        let mut watch = journal.board().watch();
+        assert!(watch.poll_changed(&mut Context::from_waker(&waker)).is_pending());
+        journal.append(Item::record(&[b"x"])).unwrap().durable().unwrap();
+        assert!(watch.poll_changed(&mut Context::from_waker(&waker)).is_ready());
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(MOMENT).unwrap();
+}
+
+/// No timeout is too long.
+#[test]
+fn a_watch_waits_as_long_as_it_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path());
+    start_run(&journal);
+    let mut watch = journal.board().watch();
+    journal.append(Item::record(&[b"x"])).unwrap().durable().unwrap();
+    assert!(watch.wait(Duration::MAX));
 }
