@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use crate::class::Class;
 use crate::commit::Durable;
+use crate::control::Role;
 use crate::cursor::{Draft, Tip};
 use crate::entry::{EpochEntry, Flags, Kind, POLICY_BYTES_MAX, Reason, crc32c};
-use crate::epoch::{Epoch, Opening, TermSeen};
+use crate::epoch::{Epoch, Opening, Term, TermSeen};
 use crate::error::{Error, Result};
 use crate::geometry::{Geometry, HEADER_BYTES, entry_bytes};
 use crate::level::{Level, WaitError};
@@ -146,34 +147,35 @@ impl Journal {
         let run_id = self.shared.options.host.ids.random();
         let node = self.node();
         let mut staging = self.staging();
-        self.check_end()?;
-        let seen = self.term_seen();
         let policy_bytes = opening.policy.len();
         if policy_bytes > POLICY_BYTES_MAX {
             return Err(Error::TooLarge { bytes: policy_bytes, bytes_max: POLICY_BYTES_MAX });
         }
-        if let Some(promoted) = opening.promote
-            && promoted.term <= seen.term
-        {
+        let mut control = self.control();
+        // looked at while nobody can record another term or role: whoever fences ends the stream first
+        self.check_end()?;
+        let seen = control.facts.term_seen;
+        if opening.promote.is_some_and(|promoted| promoted.term <= seen.term) {
             return Err(Error::Fenced { by: seen.term });
         }
-        let mut epoch = Epoch::default();
-        let mut term_id = 0;
-        self.change(|facts| {
-            if let Some(promoted) = opening.promote {
-                facts.term_seen = promoted;
-            } else if facts.term_seen == TermSeen::default() {
-                facts.term_seen = TermSeen { term: crate::epoch::Term(1), id: run_id };
-            }
-            let term = facts.term_seen.term;
-            let last = facts.history.last().map(|last| last.epoch).unwrap_or_default().max(facts.opened_last);
-            let run = if last.term == term { last.run + 1 } else { 1 };
-            epoch = Epoch { term, run };
-            term_id = facts.term_seen.id;
+        let first = TermSeen { term: Term(1), id: run_id };
+        let term = opening.promote.unwrap_or(if seen == TermSeen::default() { first } else { seen });
+        let last = control.facts.history.last().map(|last| last.epoch).unwrap_or_default();
+        let last = last.max(control.facts.opened_last);
+        let run = if last.term == term.term { last.run.checked_add(1) } else { Some(1) };
+        let Some(run) = run else {
+            let what = format!("term {} has had every run that it can have. Promote this node", term.term);
+            return Err(Error::Incompatible { path: self.dir().to_owned(), what });
+        };
+        let epoch = Epoch { term: term.term, run };
+        let opened = control.change(|facts| {
+            facts.term_seen = term;
             facts.opened_last = epoch;
-            facts.role = crate::control::Role::Primary;
-        })?;
-        let entry = EpochEntry { term_id, node, reason: opening.reason, policy: opening.policy };
+            facts.role = Role::Primary;
+        });
+        drop(control);
+        self.checked(opened)?;
+        let entry = EpochEntry { term_id: term.id, node, reason: opening.reason, policy: opening.policy };
         staging.run = Run::Opened { epoch, run_id, entry };
         Ok(epoch)
     }

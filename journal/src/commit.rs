@@ -62,6 +62,11 @@ impl Writer {
     pub(crate) fn at(tip: Tip) -> Writer {
         Writer { tip, group: Vec::new(), done: 0, group_end: tip, boundaries: Vec::new(), active: None }
     }
+
+    /// Behind the last written entry.
+    pub(crate) fn tip(&self) -> Tip {
+        self.tip
+    }
 }
 
 impl Journal {

@@ -37,19 +37,21 @@ pub struct Branch {
 
 impl Journal {
     /// Cuts everything from `to` on and keeps it as a branch; durable when it returns. `to` must be the end of an
-    /// entry. Slices of the cut tail stay valid.
+    /// entry that was staged before. Slices of the cut tail stay valid.
     ///
     /// Errors: `Full` changes nothing. An error behind the record ends the stream on this node; opening the journal again
     /// finishes the cut.
     pub fn cut(&self, to: Lsn) -> Result<Branch> {
         self.sync()?;
-        let Some(tip) = self.tip_at(to)? else {
-            return Err(Error::NotReached { wanted: to, end: self.board().written() });
-        };
         let mut synced = self.syncing();
         let mut writer = self.writer();
         let mut staging = self.staging();
+        let _nobody_prunes = self.maker();
         self.check_end()?;
+        // only now: nobody writes, cuts or prunes any more
+        let Some(tip) = self.look_for_tip(to, writer.tip())?.filter(|tip| synced.covers(tip.lsn)) else {
+            return Err(Error::NotReached { wanted: to, end: synced.lsn() });
+        };
         let range = LsnRange::new(to, staging.tip.lsn);
         let storage = Arc::clone(&self.shared.options.host.storage);
         let is_copied = self.final_if_sync(keep_aside(&*storage, self.dir(), self.geometry(), to))?;
@@ -120,6 +122,12 @@ impl Journal {
     /// now. Slices of pruned segments stay valid; their files are recycled or removed. A file that can't be removed is no
     /// part of the log any more; the next call tries again.
     pub fn prune(&self, below: Lsn) -> Result<Lsn> {
+        let _nobody_cuts = self.maker();
+        self.prune_now(below)
+    }
+
+    /// The same, for whoever has the lock of the maker.
+    pub(crate) fn prune_now(&self, below: Lsn) -> Result<Lsn> {
         self.space().remove_left();
         let held = self.held().map_or(Lsn::MAX, |held| held.needs);
         let below = below.min(self.board().durable()).min(held);
@@ -130,8 +138,7 @@ impl Journal {
             kept.map(|segment| segment.header.tip)
         };
         let Some(start) = kept.filter(|tip| tip.lsn > before) else { return Ok(before) };
-        // another call may have gone further meanwhile
-        self.change(|facts| facts.start = if start.lsn > facts.start.lsn { start } else { facts.start })?;
+        self.change(|facts| facts.start = start)?;
         let gone: Vec<_> = {
             let mut segments = self.segments_mut();
             let kept = segments.partition_point(|segment| segment.end() <= start.lsn);

@@ -234,9 +234,9 @@ impl Journal {
         if self.retain().is_some()
             && let Some(end) = self.oldest_to_go()
         {
-            self.prune(end)?;
+            self.prune_now(end)?;
             if make_way && self.oldest_segment() <= before && self.shared.holders.make_way(end) {
-                self.prune(end)?;
+                self.prune_now(end)?;
             }
         }
         Ok(self.oldest_segment() > before)

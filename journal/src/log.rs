@@ -1,6 +1,7 @@
 //! The journal itself: one folder, one writer process, any number of threads.
 //!
 //! Locks are always taken in this order: `syncing`, `writer`, `staging`, `maker`, `space`, `control`, `segments`.
+//! Whoever cuts or prunes holds `maker`.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LockResult, PoisonError};

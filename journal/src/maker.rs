@@ -206,7 +206,7 @@ impl Journal {
         &*self.shared.options.host.storage
     }
 
-    fn maker(&self) -> MutexGuard<'_, Maker> {
+    pub(crate) fn maker(&self) -> MutexGuard<'_, Maker> {
         self.whole(self.shared.maker.lock())
     }
 }

@@ -50,11 +50,11 @@ impl Journal {
     /// The tip at `lsn`, if an entry begins or ends there: its chain is what another node's log must have. Verifies
     /// from the beginning of the segment on.
     pub fn tip_at(&self, lsn: Lsn) -> Result<Option<Tip>> {
-        self.without_cut(|| self.look_for_tip(lsn))
+        self.without_cut(|| self.look_for_tip(lsn, self.written_tip()))
     }
 
-    fn look_for_tip(&self, lsn: Lsn) -> Result<Option<Tip>> {
-        let tip = self.written_tip();
+    /// The same in a log that is written up to `tip`.
+    pub(crate) fn look_for_tip(&self, lsn: Lsn, tip: Tip) -> Result<Option<Tip>> {
         if lsn == tip.lsn {
             return Ok(Some(tip));
         }

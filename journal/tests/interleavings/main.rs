@@ -8,6 +8,7 @@
 mod answers;
 mod making;
 mod readers;
+mod rules;
 mod workshop;
 mod world;
 
