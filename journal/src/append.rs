@@ -146,7 +146,12 @@ impl Journal {
     pub fn open_run(&self, opening: RunOpening) -> Result<Epoch> {
         let run_id = self.shared.options.host.ids.random();
         let node = self.node();
+        let mut writer = self.writer();
         let mut staging = self.staging();
+        self.check_end()?;
+        if staging.tip == writer.tip() {
+            self.discard_unreached(&mut writer, &mut staging)?;
+        }
         let policy_bytes = opening.policy.len();
         if policy_bytes > POLICY_BYTES_MAX {
             return Err(Error::TooLarge { bytes: policy_bytes, bytes_max: POLICY_BYTES_MAX });

@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::append::Staging;
 use crate::chain::Chain;
 use crate::cursor::{Tip, Verified};
 use crate::error::{Error, Result};
@@ -150,6 +151,7 @@ impl Journal {
         if run.range().is_empty() {
             return Ok(end);
         }
+        self.discard_unreached(&mut writer, &mut staging)?;
         // only when it must: the flush thread may be syncing a spare, on a disk that hangs, and this one only receives
         let reserved_to = match end > staging.reserved_to {
             true => self.reserve_to(end)?,
@@ -235,33 +237,46 @@ impl Journal {
         {
             return Ok(Arc::clone(active));
         }
-        let tip = boundaries.iter().chain([&writer.tip]).find(|tip| tip.lsn == at).copied();
         let segment = match self.segment_at(at) {
-            Some(segment) if at > first || Some(segment.header.tip) == tip => segment,
-            opened_before => {
-                let tip = tip.ok_or(Error::Gap { offered: at, end: writer.tip.lsn })?;
-                if opened_before.is_some() {
-                    self.discard_from(first)?;
-                }
-                self.open_segment(first, tip)?
+            Some(segment) => segment,
+            None => {
+                let tip = boundaries.iter().chain([&writer.tip]).find(|tip| tip.lsn == at).copied();
+                self.open_segment(first, tip.ok_or(Error::Gap { offered: at, end: writer.tip.lsn })?)?
             }
         };
         writer.active = Some(Arc::clone(&segment));
         Ok(segment)
     }
 
-    /// Removes the segments from `first` on. They were opened for entries that never came whole; now others come, and what
-    /// the headers say of those before them is wrong. Not recycled: bytes of another history stand where new ones will.
-    fn discard_from(&self, first: Lsn) -> Result<()> {
+    /// Removes the segments behind the one that the log ends in; durable when it returns. They were opened for entries that
+    /// didn't come whole: others will come instead, and what the headers say of those before them is then wrong. Not
+    /// recycled: bytes of another history stand where new ones will.
+    pub(crate) fn discard_unreached(&self, writer: &mut Writer, staging: &mut Staging) -> Result<()> {
+        let behind = self.geometry().segment_of(writer.tip.lsn).advance(self.geometry().body_bytes());
+        let is_unreached = |segment: &&Arc<Segment>| segment.first() >= behind;
+        if self.segments().last().filter(is_unreached).is_none() {
+            return Ok(());
+        }
+        let storage = &self.shared.options.host.storage;
         let mut space = self.space();
         let mut segments = self.segments_mut();
-        while let Some(last) = segments.last().filter(|segment| segment.first() >= first) {
-            self.shared.options.host.storage.remove(&last.path).map_err(Error::io("remove", &last.path))?;
-            segments.pop();
-            space.forget();
+        writer.active = None;
+        let mut removed = Ok(());
+        while removed.is_ok()
+            && let Some(last) = segments.last().filter(is_unreached)
+        {
+            removed = storage.remove(&last.path).map_err(Error::io("remove", &last.path));
+            if removed.is_ok() {
+                segments.pop();
+                space.forget();
+            }
         }
-        space.segments_end_at(first);
-        Ok(())
+        space.segments_end_at(segments.last().map_or(behind, |last| last.end()));
+        staging.reserved_to = space.reserved_to();
+        drop((space, segments));
+        removed?;
+        let synced = storage.sync_dir(self.dir());
+        synced.or_else(|source| self.checked(Err(self.poisoned(self.dir(), &source))))
     }
 
     /// Turns a spare into the segment at `first`: header, sync, name, folder sync, and only then the first entry.
