@@ -209,14 +209,11 @@ impl Walk<'_> {
     }
 
     fn ended(&self, mut found: Found, fault: Fault, segment: &Segment) -> Result<Found> {
+        if fault.kind == FaultKind::Unknown {
+            return Err(newer(&segment.path, &fault));
+        }
         if fault.at < self.durable {
             return Err(self.rot(&fault, segment));
-        }
-        if fault.kind == FaultKind::Unknown {
-            return Err(Error::Incompatible {
-                path: segment.path.clone(),
-                what: format!("{fault}. Open it with a newer version of towline"),
-            });
         }
         found.torn = Some(fault);
         Ok(found)
@@ -232,6 +229,11 @@ impl Tip {
     fn max_lsn(self, other: Tip) -> Tip {
         if other.lsn > self.lsn { other } else { self }
     }
+}
+
+/// The error for an entry that is what its writer wrote, but needs a newer reader.
+pub(crate) fn newer(path: &Path, fault: &Fault) -> Error {
+    Error::Incompatible { path: path.to_owned(), what: format!("{fault}. Open it with a newer version of towline") }
 }
 
 /// The error for a damaged entry below what was durable. Where its header can't be believed, the range ends at the next

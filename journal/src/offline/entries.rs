@@ -15,7 +15,7 @@ use crate::geometry::{
 };
 use crate::id::StreamId;
 use crate::lsn::{Lsn, LsnRange};
-use crate::recovery::{believable_at, next_entry, written_here};
+use crate::recovery::{believable_at, newer, next_entry, written_here};
 use crate::segment::SegmentHeader;
 
 /// Read at once from a segment file.
@@ -45,7 +45,8 @@ impl<'a> Entries<'a> {
     }
 
     /// The next entry; `None` at the end of the log. A bad entry above the known durable point ends the log (see
-    /// [`Entries::torn`]), unless entries behind it say that it was durable; one below it is `Rot` with the exact range.
+    /// [`Entries::torn`]), unless entries behind it say that it was durable; one below it is `Rot` with the exact range. One that needs a newer version
+    /// is `Incompatible`, wherever it stands.
     ///
     /// After an error the walk stands where it stood; [`Entries::step_over`] goes on.
     pub fn next_entry(&mut self) -> Result<Option<Entry<'_>>> {
@@ -83,6 +84,10 @@ impl<'a> Entries<'a> {
                 Err(self.rot(Fault { at, kind: FaultKind::Short, to: durable.min(segment_end) }, durable)?)
             }
             Ok(None) => Ok(None),
+            Err(fault) if fault.kind == FaultKind::Unknown => {
+                let path = self.file.as_ref().map_or(&self.log.dir, |(segment, _)| &segment.path);
+                Err(newer(path, &fault))
+            }
             Err(fault) if fault.at < durable => Err(self.rot(fault, durable)?),
             Err(fault) => {
                 self.end = Some(fault);

@@ -13,6 +13,7 @@ mod hooks;
 mod host;
 mod lifecycle;
 mod model;
+mod newer;
 mod offered;
 mod offline;
 mod power;
