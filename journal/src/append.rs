@@ -28,6 +28,8 @@ use crate::time::Time;
 const STAGED_BYTES_MAX: u64 = 512 << 10;
 /// A wall clock that is this far behind what it said before was stepped: the log says so in an entry.
 const CLOCK_STEP: Duration = Duration::from_secs(1);
+/// A clock that says more (2262) counts as this: behind it there is an instant for every entry that can still come.
+const CLOCK_MAX: Time = Time::from_nanos(u64::MAX / 2);
 /// Of an entry that is its whole record.
 const WHOLE: Flags = Flags::FIRST.with(Flags::LAST);
 
@@ -319,12 +321,16 @@ impl Journal {
         if self.board().staged().bytes_since(self.board().written()) > STAGED_BYTES_MAX {
             self.write()?;
         }
-        let clock = &self.shared.options.host.clock;
-        let mut now = clock.now();
+        let clock = || self.shared.options.host.clock.now().min(CLOCK_MAX);
+        let is_back = |now: Time, staging: &Staging| now.saturating_add(CLOCK_STEP) < staging.clock;
+        let mut now = clock();
         let mut staging = self.staging();
         let (first_payload, stepped) = loop {
             self.check_end()?;
-            let stepped = now.saturating_add(CLOCK_STEP) < staging.clock;
+            if is_back(now, &staging) {
+                now = clock(); // or another appender looked later and came first
+            }
+            let stepped = is_back(now, &staging);
             let first_payload = match &staging.run {
                 Run::None => return Err(Error::NoEpoch),
                 Run::Opened { entry, .. } => Some(entry.encode(self.geometry().room(staging.tip.lsn))),
@@ -337,7 +343,7 @@ impl Journal {
             // room is made without the lock: whoever waits for what is staged already need not wait for this
             drop(staging);
             self.reserve_to(end)?;
-            now = clock.now(); // it may have taken long
+            now = clock(); // it may have taken long
             staging = self.staging();
             staging.reserved_to = self.space().reserved_to();
         };

@@ -1,5 +1,6 @@
 //! The journal through its public door.
 
+mod clock;
 mod corpus;
 mod device;
 mod door;
