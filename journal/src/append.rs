@@ -20,6 +20,7 @@ use crate::geometry::{Geometry, HEADER_BYTES, entry_bytes};
 use crate::level::{Level, WaitError};
 use crate::log::Journal;
 use crate::lsn::Lsn;
+use crate::segment::file_bytes;
 use crate::sync::now;
 use crate::time::Time;
 
@@ -340,6 +341,7 @@ impl Journal {
             if end <= staging.reserved_to {
                 break (first_payload, stepped);
             }
+            self.may_have_room(staging.tip.lsn, end)?;
             // room is made without the lock: whoever waits for what is staged already need not wait for this
             drop(staging);
             self.reserve_to(end)?;
@@ -362,6 +364,19 @@ impl Journal {
         let ticket = Ticket { journal: self.clone(), lsn, epoch, cuts: self.board().cuts() };
         self.board().set_staged(ticket.lsn);
         Ok(ticket)
+    }
+
+    /// An error where what is appended needs more files than the budget holds: no log is given up for that in vain.
+    fn may_have_room(&self, tip: Lsn, end: Lsn) -> Result<()> {
+        let bytes = end.bytes_since(self.geometry().segment_of(tip));
+        let files = bytes.div_ceil(self.geometry().body_bytes());
+        let budget_bytes = self.budget_bytes();
+        if files.saturating_mul(file_bytes(self.geometry())) <= budget_bytes {
+            return Ok(());
+        }
+        let why =
+            "what is appended at once takes more than that alone. Split it, or give this stream a larger one".into();
+        Err(Error::Budget { path: self.dir().to_owned(), budget_bytes, why })
     }
 
     /// Where the log ends once these entries are staged.

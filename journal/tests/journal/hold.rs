@@ -390,3 +390,25 @@ fn a_cut_between_two_segments_takes_no_file() {
     let pool = dir.path().join("pool");
     assert_eq!((files(dir.path()), files(&branch), files(&pool)), (4, 2, 1));
 }
+
+/// What takes more than the whole budget can never have room. It was tried all the same, and on the way everybody who gives
+/// way was detached, and everything that was kept given up.
+#[test]
+fn nobody_gives_way_for_what_can_never_have_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let retain = Retain { bytes: u64::MAX, age: Duration::ZERO };
+    let options = Options { budget_bytes: 5 * FILE, retain: Some(retain), ..small() };
+    let journal = create(dir.path(), options);
+    let night = journal.hold("depot night", Lsn::ZERO);
+    night.set_give_way(GiveWay::Always);
+    grow(&journal, 2);
+    for bytes in [5 * SEGMENT, 50 * SEGMENT] {
+        let error = journal.append(Item::record(&[&vec![7; bytes as usize]])).unwrap_err();
+        assert!(error.class() == Class::Full && error.to_string().contains("alone"), "{error}");
+    }
+    assert!(!night.is_detached());
+    assert_eq!(journal.start(), Lsn::ZERO);
+    // what has room once nobody keeps the log gets it
+    journal.append(Item::record(&[&vec![7; 3 * SEGMENT as usize]])).unwrap();
+    assert!(night.is_detached());
+}
