@@ -38,6 +38,11 @@ impl Durable {
     pub fn chain(&self) -> Chain {
         self.tip.chain
     }
+
+    /// True when the proof covers `lsn`.
+    pub fn covers(&self, lsn: Lsn) -> bool {
+        lsn <= self.lsn()
+    }
 }
 
 /// The group that is being written, and where the segments stand.

@@ -17,7 +17,7 @@
 //! [`offline::Log`] reads one from outside, [`repair::Repair`] mends one that nobody has open, and [`scrub::Scrub`] looks
 //! for rot in one that is.
 //!
-//! Start reading at [`Journal`] (log.rs), then append.rs, commit.rs and recovery.rs; docs/FORMAT.md has the bytes.
+//! Start reading at [`Journal`] (log.rs), then append.rs, ticket.rs, commit.rs and recovery.rs; docs/FORMAT.md has the bytes.
 
 mod append;
 mod board;
@@ -57,9 +57,10 @@ mod storage;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod ticket;
 mod time;
 
-pub use append::{Ack, Item, RunOpening, Ticket};
+pub use append::{Item, RunOpening};
 pub use board::{Board, Watch};
 pub use chain::Chain;
 pub use class::Class;
@@ -88,4 +89,5 @@ pub use rebuild::{Kept, Loss, Rebuild};
 pub use replay::{Replay, ReplayError, Replayed, Source, Stop, Until};
 pub use segment::Slice;
 pub use storage::{Disk, Storage, StorageFile};
+pub use ticket::{Ack, Ticket};
 pub use time::Time;
