@@ -17,7 +17,8 @@
 //! [`offline::Log`] reads one from outside, [`repair::Repair`] mends one that nobody has open, and [`scrub::Scrub`] looks
 //! for rot in one that is.
 //!
-//! Start reading at [`Journal`] (log.rs), then append.rs, ticket.rs, commit.rs and recovery.rs; docs/FORMAT.md has the bytes.
+//! Start reading at [`Journal`] (log.rs), then append.rs, ticket.rs, commit.rs and recovery.rs; docs/FORMAT.md has the
+//! bytes.
 
 mod append;
 mod board;

@@ -184,7 +184,7 @@ impl Journal {
         }
     }
 
-    /// True when the log still has what `epoch` wrote up to `lsn`. A cut ends the run: what stands there later is of another.
+    /// True when the log still has what `epoch` wrote up to `lsn`. A cut ends the run: what stands there later is another's.
     fn holds(&self, lsn: Lsn, epoch: Epoch) -> bool {
         let last = Lsn::new(lsn.get().saturating_sub(1));
         lsn <= self.board().staged() && self.history().at(last).is_some_and(|opening| opening.epoch == epoch)

@@ -45,8 +45,8 @@ impl<'a> Entries<'a> {
     }
 
     /// The next entry; `None` at the end of the log. A bad entry above the known durable point ends the log (see
-    /// [`Entries::torn`]), unless entries behind it say that it was durable; one below it is `Rot` with the exact range. One that needs a newer version
-    /// is `Incompatible`, wherever it stands.
+    /// [`Entries::torn`]), unless entries behind it say that it was durable; one below it is `Rot` with the exact range.
+    /// One that needs a newer version is `Incompatible`, wherever it stands.
     ///
     /// After an error the walk stands where it stood; [`Entries::step_over`] goes on.
     pub fn next_entry(&mut self) -> Result<Option<Entry<'_>>> {

@@ -116,7 +116,7 @@ fn the_lead_is_not_lost_with_a_waiter_that_never_syncs() {
     });
 }
 
-/// A position that the log has not reached can't be synced: whoever waited for one did nothing but take and hand on the lead.
+/// A position that the log has not reached can't be synced: whoever waited for one only took the lead and handed it on.
 #[test]
 fn whoever_waits_ahead_of_the_log_waits_for_it() {
     explore(50, Time::StandsStill, || {
