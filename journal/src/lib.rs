@@ -46,6 +46,7 @@ mod maker;
 mod mmap;
 pub mod offline;
 mod options;
+mod pread;
 mod read;
 mod rebuild;
 mod recovery;

@@ -8,7 +8,6 @@
 
 use std::fs::File;
 use std::ops::Deref;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +21,7 @@ use crate::geometry::{Geometry, SEGMENT_HEADER_BYTES};
 use crate::id::{NodeId, StreamId};
 use crate::lsn::{Lsn, LsnRange};
 use crate::mmap::Map;
+use crate::pread::fill;
 use crate::storage::{Storage, StorageFile};
 use crate::time::Time;
 
@@ -130,13 +130,7 @@ impl SegmentHeader {
     /// Reads the header of a segment file.
     pub(crate) fn read(file: &File, path: &Path) -> Result<SegmentHeader> {
         let mut block = [0; SEGMENT_HEADER_BYTES];
-        let mut filled = 0;
-        while filled < block.len() {
-            match file.read_at(&mut block[filled..], filled as u64).map_err(Error::io("read", path))? {
-                0 => break,
-                count => filled += count,
-            }
-        }
+        let filled = fill(file, &mut block, 0).map_err(Error::io("read", path))?;
         SegmentHeader::decode(&block[..filled]).map_err(|what| corrupt(path, what))
     }
 }

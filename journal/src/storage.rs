@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::FallocateFlags;
+use rustix::io::retry_on_intr;
 
 /// A disk as the journal uses it. All calls block.
 pub trait Storage: Send + Sync + Debug {
@@ -54,7 +55,8 @@ impl Storage for Disk {
     fn create(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn StorageFile>> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(path)?;
         // allocated up front, so that a full disk answers here and not as SIGBUS or in the middle of a commit
-        if let Err(error) = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+        let allocated = retry_on_intr(|| rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes));
+        if let Err(error) = allocated {
             let refused = io::Error::from(error);
             if refused.kind() != io::ErrorKind::Unsupported {
                 // the name must not stay behind, or the next attempt would find a half-made file

@@ -9,7 +9,6 @@
 //! ```
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::blocks::{BLOCK_OPENINGS, read_blocks};
@@ -23,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::id::{NodeId, StreamId};
 use crate::lsn::Lsn;
+use crate::pread::fill;
 use crate::time::Time;
 
 const MAGIC: [u8; 8] = *b"TOWLCTL1";
@@ -96,13 +96,8 @@ pub(crate) fn read(file: &File, path: &Path) -> Result<Stored> {
 /// no damage.
 pub(crate) fn salvage(file: &File, path: &Path) -> Result<Salvaged> {
     let mut bytes = vec![0; FILE_BYTES as usize];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match file.read_at(&mut bytes[filled..], filled as u64).map_err(Error::io("read", path))? {
-            0 => break,
-            count => filled += count,
-        }
-    }
+    // what a file lacks that is too short is zero: no slot that counts
+    fill(file, &mut bytes, 0).map_err(Error::io("read", path))?;
     let (facts_area, evidence_area) = bytes.split_at(EVIDENCE_AT as usize);
     let (slot_a, slot_b) = facts_area.split_at(FACTS_SLOT_BYTES as usize);
     let other = [slot_a, slot_b].into_iter().filter_map(version_of).find(|&version| version != VERSION);

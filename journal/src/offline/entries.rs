@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use zerocopy::FromBytes;
 
@@ -15,6 +14,7 @@ use crate::geometry::{
 };
 use crate::id::StreamId;
 use crate::lsn::{Lsn, LsnRange};
+use crate::pread::fill;
 use crate::recovery::{believable_at, newer, next_entry, written_here};
 use crate::segment::SegmentHeader;
 
@@ -267,14 +267,7 @@ fn read(
 ) -> Result<()> {
     buffer.resize(wanted.min(segment.range.to.bytes_since(at)) as usize, 0);
     let offset = SEGMENT_HEADER_BYTES as u64 + at.bytes_since(segment.range.from);
-    let mut filled = 0;
-    while filled < buffer.len() {
-        let read = file.read_at(&mut buffer[filled..], offset + filled as u64);
-        match read.map_err(Error::io("read", &segment.path))? {
-            0 => break,
-            more => filled += more,
-        }
-    }
+    let filled = fill(file, buffer, offset).map_err(Error::io("read", &segment.path))?;
     buffer.truncate(filled);
     // a running node may have recycled the file meanwhile: what was read counts only if it is still the segment
     let header = SegmentHeader::read(file, &segment.path)?;

@@ -1,7 +1,6 @@
 //! A verified walk over segment files, in pieces that are read, never mapped: on a disk that fails, a read says so.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::cursor::{Cursor, Fault, FaultKind, Tip, Verified};
@@ -9,6 +8,7 @@ use crate::epoch::Opening;
 use crate::error::{Error, Result};
 use crate::geometry::{Geometry, SEGMENT_HEADER_BYTES};
 use crate::lsn::Lsn;
+use crate::pread::fill;
 use crate::recovery::segment_paths;
 use crate::segment::SegmentHeader;
 
@@ -74,14 +74,7 @@ impl SegmentFile {
     /// At most `bytes` bytes from `at` on; fewer where the file ends.
     pub(super) fn read(&self, file: &File, at: Lsn, bytes: u64) -> Result<Vec<u8>> {
         let mut buffer = vec![0; bytes as usize];
-        let mut filled = 0;
-        while filled < buffer.len() {
-            let read = file.read_at(&mut buffer[filled..], self.offset(at) + filled as u64);
-            match read.map_err(Error::io("read", &self.path))? {
-                0 => break,
-                count => filled += count,
-            }
-        }
+        let filled = fill(file, &mut buffer, self.offset(at)).map_err(Error::io("read", &self.path))?;
         buffer.truncate(filled);
         Ok(buffer)
     }
