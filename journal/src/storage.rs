@@ -55,15 +55,10 @@ impl Storage for Disk {
     fn create(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn StorageFile>> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(path)?;
         // allocated up front, so that a full disk answers here and not as SIGBUS or in the middle of a commit
-        let allocated = retry_on_intr(|| rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes));
-        if let Err(error) = allocated {
-            let refused = io::Error::from(error);
-            if refused.kind() != io::ErrorKind::Unsupported {
-                // the name must not stay behind, or the next attempt would find a half-made file
-                fs::remove_file(path)?;
-                return Err(refused);
-            }
-            file.set_len(bytes)?; // no fallocate here: callers write the file once before they rely on it
+        if let Err(refused) = allocate(&file, bytes) {
+            // the name must not stay behind, or the next attempt would find a half-made file
+            fs::remove_file(path)?;
+            return Err(refused);
         }
         Ok(Arc::new(DiskFile(file)))
     }
@@ -100,6 +95,26 @@ impl Storage for Disk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
     }
+}
+
+/// Gives an empty file `bytes` bytes of zeros, with their blocks.
+fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    match retry_on_intr(|| rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes)).map_err(io::Error::from) {
+        // not every file system can without writing
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => write_zeros(file, bytes),
+        allocated => allocated,
+    }
+}
+
+fn write_zeros(file: &File, bytes: u64) -> io::Result<()> {
+    static ZEROS: [u8; 128 << 10] = [0; 128 << 10];
+    let mut at = 0;
+    while at < bytes {
+        let count = ZEROS.len().min((bytes - at) as usize);
+        file.write_all_at(&ZEROS[..count], at)?;
+        at += count as u64;
+    }
+    Ok(())
 }
 
 impl StorageFile for DiskFile {

@@ -2,10 +2,11 @@
 //! through a mapping, a growing file or a file that was never written would each show here.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use journal::{Geometry, Item, Journal, NodeId, Options, Role, StreamId};
+use journal::{Disk, Geometry, Item, Journal, NodeId, Options, Role, Storage, StreamId};
 
 use crate::lifecycle::start_run;
 
@@ -116,4 +117,22 @@ fn a_lone_commit_costs_one_flush_and_two_pages_at_most() {
         assert!(flushes <= 1.05, "{}: {flushes} flushes a commit", mkfs[0]);
         assert!(bytes <= 5632.0, "{}: {bytes} bytes a commit", mkfs[0]);
     }
+}
+
+/// A file system that can't allocate without writing (ext4 without extents, as an upgraded ext3 is). A segment was a hole
+/// there where the log came in large groups: a full disk was then met by a commit, not by the append that needed the room.
+#[test]
+fn a_file_is_allocated_for_real_also_where_that_takes_writing() {
+    let mkfs = ["mkfs.ext4", "-q", "-F", "-O", "^extents,^64bit,^metadata_csum"];
+    let Some(disk) = LoopDisk::mount(&mkfs, 32 << 20) else { return };
+    let (path, bytes) = (disk.dir().join("file"), 1_000_000);
+    let file = Disk.create(&path, bytes).unwrap();
+    file.sync().unwrap();
+    let found = fs::metadata(&path).unwrap();
+    assert!(found.len() == bytes && found.blocks() * SECTOR_BYTES >= bytes, "{} blocks", found.blocks());
+    assert!(fs::read(&path).unwrap().iter().all(|&byte| byte == 0));
+    // and where there is no space for it, nothing is left
+    let too_large = disk.dir().join("too large");
+    assert_eq!(Disk.create(&too_large, 64 << 20).unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    assert!(!too_large.exists());
 }
