@@ -89,16 +89,17 @@ pub(crate) fn recover(dir: &Path, options: &Options) -> Result<Recovered> {
     openings.into_iter().for_each(|opening| {
         let _known = history.push(opening);
     });
+    // before the evidence: the next start looks for openings behind that alone
+    control.change(|facts| {
+        facts.poisoned = false;
+        facts.history = history;
+    })?;
     control.note(|evidence| {
         evidence.durable = tip.lsn;
         evidence.chain = tip.chain;
         evidence.committed = evidence.committed.min(tip.lsn);
     })?;
     control.sync_evidence()?;
-    control.change(|facts| {
-        facts.poisoned = false;
-        facts.history = history;
-    })?;
     debug_assert_eq!(control.facts.stream, stream);
     Ok(Recovered { control, segments, tip, report: OpenReport { torn, rewritten, was_poisoned } })
 }

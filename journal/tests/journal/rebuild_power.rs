@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use journal::testing::{Random, SimDisk};
+use journal::testing::{Keep, Random, SimDisk, Survivors};
 use journal::{Class, Geometry, Host, Item, Journal, Lsn, NodeId, Options, Rebuild, Role, StreamId};
 
+use crate::host::{TestClock, options};
 use crate::lifecycle::{create, offline_records, records, small, start_run};
 use crate::power::folder;
 use crate::rebuild::{HEADER, control, flip, plan, segment, written};
@@ -165,5 +166,52 @@ fn what_only_the_page_cache_has_is_on_the_disk_before_it_counts() {
         fs::create_dir(&to).unwrap();
         let after = disk.power_cut(&mut random, &from, &to).unwrap();
         assert_eq!(records(&opened(&to.join("j"), &after).unwrap()).len(), 2);
+    }
+}
+
+/// A control file that is behind lacks the runs that were opened since. The power went when the evidence of the next start
+/// was safe, and the history that it had found not yet: the start after that began to read behind where they were opened.
+#[test]
+fn power_gone_in_a_start_with_a_control_file_that_is_behind_costs_no_epoch() {
+    let clock = TestClock::default();
+    let base = folder();
+    let dir = base.path().join("0").join("j");
+    let disk = SimDisk::default();
+    let journal =
+        Journal::create(&dir, StreamId::random(), NodeId::random(), Role::Primary, options(&disk, &clock)).unwrap();
+    start_run(&journal);
+    journal.append(Item::record(&[b"first run"])).unwrap();
+    journal.close().unwrap();
+    let behind = fs::read(dir.join("control")).unwrap();
+    let journal = Journal::open(&dir, options(&disk, &clock)).unwrap();
+    start_run(&journal);
+    for number in 0..20 {
+        journal.append(Item::record(&[&[number; 9000]])).unwrap();
+    }
+    let wanted = journal.history();
+    journal.close().unwrap();
+    fs::write(dir.join("control"), &behind).unwrap();
+    for stop in 0.. {
+        for sectors in [Keep::None, Keep::All] {
+            let after = folder();
+            let [one, two] = ["1", "2"].map(|name| after.path().join(name));
+            let copy = |survivors, disk: &SimDisk, from: &Path, to: &Path| {
+                fs::create_dir(to).unwrap();
+                disk.cut_power(survivors, from, to).unwrap()
+            };
+            let whole = SimDisk::adopt(&base.path().join("0")).unwrap();
+            let disk = copy(Survivors { names: 0, sectors: Keep::None }, &whole, &base.path().join("0"), &one);
+            disk.stop_at(stop);
+            let opened = Journal::open(&one.join("j"), options(&disk, &clock));
+            let is_done = opened.is_ok();
+            drop(opened);
+            let disk = copy(Survivors { names: disk.pending_names(), sectors }, &disk, &one, &two);
+            let journal = Journal::open(&two.join("j"), options(&disk, &clock)).unwrap();
+            assert_eq!(journal.history(), wanted, "power gone at call {stop}, {sectors:?}");
+            if is_done && sectors == Keep::All {
+                assert!(stop > 5);
+                return;
+            }
+        }
     }
 }
