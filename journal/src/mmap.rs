@@ -79,9 +79,9 @@ fn guard() {
 /// The handler: system calls and a buffer on the stack, nothing that allocates or locks.
 extern "C" fn name_fault(_signal: c_int, info: *mut libc::siginfo_t, _context: *mut c_void) {
     // SAFETY: the kernel hands a valid siginfo to a handler with SA_SIGINFO.
-    let address = unsafe { (*info).si_addr() } as usize;
+    let (address, is_sent) = unsafe { ((*info).si_addr() as usize, (*info).si_code <= 0) };
     let mut line = [0; LINE_BYTES];
-    if let Some((path, offset)) = mapped_file(address, &mut line) {
+    if !is_sent && let Some((path, offset)) = mapped_file(address, &mut line) {
         let mut digits = [0; 20];
         let parts: [&[u8]; 5] = [
             b"towline: ",
@@ -104,6 +104,10 @@ acknowledged; this process ends. Look at the disk (dmesg), then type: towline ve
             Some(before) => libc::sigaction(libc::SIGBUS, before, ptr::null_mut()),
             None => libc::sigaction(libc::SIGBUS, MaybeUninit::zeroed().as_ptr(), ptr::null_mut()),
         };
+        if is_sent {
+            // no instruction brings it about again
+            libc::raise(libc::SIGBUS);
+        }
     }
 }
 
@@ -136,7 +140,7 @@ fn file_line(line: &[u8], address: usize) -> Option<(usize, u64)> {
     let address = address as u64;
     let offset = hexadecimal(fields.nth(1)?)?;
     let at = line.iter().position(|&byte| byte == b'/')?;
-    (from <= address && address < to).then_some((at, offset + (address - from)))
+    (from <= address && address < to).then(|| (at, offset + (address - from)))
 }
 
 fn hexadecimal(digits: &[u8]) -> Option<u64> {
@@ -164,7 +168,9 @@ mod tests {
         let line = b"7f00deadb000-7f00deadf000 r--s 00002000 08:01 131 /data/a b/0000.seg";
         let found = file_line(line, 0x7f00deadc010);
         assert_eq!(found.map(|(at, offset)| (&line[at..], offset)), Some((&b"/data/a b/0000.seg"[..], 0x3010)));
-        assert_eq!(file_line(line, 0x7f00deadf000), None);
+        for elsewhere in [0, 0x7f00deadafff, 0x7f00deadf000, usize::MAX] {
+            assert_eq!(file_line(line, elsewhere), None);
+        }
         assert_eq!(file_line(b"7f00deadb000-7f00deadf000 rw-p 00000000 00:00 0 ", 0x7f00deadc010), None);
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(8192).unwrap();

@@ -1,7 +1,11 @@
 //! The public door before callers who come at the worst moment, or with what they must not hand in.
 
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::pin::pin;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
@@ -223,4 +227,47 @@ fn a_watch_waits_as_long_as_it_is_told() {
     let mut watch = journal.board().watch();
     journal.append(Item::record(&[b"x"])).unwrap().durable().unwrap();
     assert!(watch.wait(Duration::MAX));
+}
+
+/// The handler that names a page that can't be read took a signal that somebody sent for a fault that would come again: the
+/// signal was lost to what had handled it before, which in a Rust program is a handler that gives way to the default.
+#[test]
+fn a_bus_error_that_somebody_sends_takes_its_former_course() {
+    const CHILD: &str = "TOWLINE_TEST_CHILD";
+    const NAME: &str = "door::a_bus_error_that_somebody_sends_takes_its_former_course";
+    if let Some(dir) = std::env::var_os(CHILD) {
+        let journal = create(Path::new(&dir));
+        start_run(&journal);
+        journal.append(Item::record(&[b"x"])).unwrap().durable().unwrap();
+        println!("ready");
+        loop {
+            std::thread::park();
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "--nocapture", NAME]).env(CHILD, dir.path()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let pid = child.id().to_string();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line.ends_with("ready")));
+    let send = || assert!(Command::new("kill").args(["-BUS", &pid]).status().unwrap().success());
+    let is_caught = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim().to_owned();
+        u64::from_str_radix(&caught, 16).unwrap() & 1 << 6 != 0
+    };
+    assert!(is_caught());
+    send();
+    let begun = Instant::now();
+    while is_caught() && begun.elapsed() < MOMENT {
+        std::thread::yield_now();
+    }
+    let given_way = !is_caught();
+    match given_way {
+        true => send(),
+        false => child.kill().unwrap(),
+    }
+    let signal = child.wait().unwrap().signal();
+    assert!(given_way && signal == Some(7), "{given_way} {signal:?}");
 }
