@@ -17,7 +17,7 @@ use crate::cursor::Tip;
 use crate::entry::crc32c;
 use crate::epoch::{Epoch, Opening, Term};
 use crate::error::{Error, Result, way_back};
-use crate::geometry::{Geometry, SEGMENT_HEADER_BYTES};
+use crate::geometry::{BODY_BYTES_MAX, BODY_BYTES_MIN, Geometry, SEGMENT_HEADER_BYTES};
 use crate::id::{NodeId, StreamId};
 use crate::lsn::{Lsn, LsnRange};
 use crate::mmap::Map;
@@ -140,10 +140,12 @@ pub(crate) fn file_name(first: Lsn) -> String {
     format!("{:016x}.seg", first.get())
 }
 
-/// The first LSN that a segment's file name says.
+/// The first LSN that a segment's file name says; `None` for a name that no segment has, whatever its geometry.
 pub(crate) fn parse_name(path: &Path) -> Option<Lsn> {
-    let stem = path.file_name()?.to_str()?.strip_suffix(".seg")?;
-    (stem.len() == 16).then(|| u64::from_str_radix(stem, 16).ok().map(Lsn::new))?
+    let name = path.file_name()?.to_str()?;
+    let first = u64::from_str_radix(name.strip_suffix(".seg")?, 16).ok().map(Lsn::new)?;
+    let ends = first.checked_add(u64::from(BODY_BYTES_MAX)).is_some();
+    (ends && first.get().is_multiple_of(u64::from(BODY_BYTES_MIN)) && file_name(first) == name).then_some(first)
 }
 
 /// Size of a whole segment file.

@@ -242,3 +242,17 @@ fn a_torn_tail_is_told_from_what_a_recycled_file_held_before() {
     while entries.next_entry().unwrap().is_some() {}
     assert_eq!(entries.torn().map(|fault| fault.at), Some(first.lsn()));
 }
+
+/// A file that somebody put there, with a name that no segment can have, ended a look from outside with a panic.
+#[test]
+fn a_file_that_can_be_no_segment_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let segment = segment_file(dir.path(), 0);
+    for name in ["ffffffffffffffff", "ffffffffffff0000", "0000000000000001", "+000000000000000", "00000000000A0000"] {
+        fs::copy(&segment, dir.path().join(format!("{name}.seg"))).unwrap();
+    }
+    assert_eq!(Log::open(dir.path()).unwrap().unreadable().len(), 0);
+    assert_eq!(segments(dir.path()).unwrap().len(), 5);
+    Journal::open(dir.path(), small()).unwrap();
+}
