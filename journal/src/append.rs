@@ -182,7 +182,8 @@ impl Journal {
         self.append_many(&[item])
     }
 
-    /// Appends records one behind the other, with nothing in between. All or none. The ticket is that of the last.
+    /// Appends records one behind the other, with nothing in between. All or none. The ticket is that of the last; without
+    /// any it is that of what is there, as with [`Journal::begin_run`].
     pub fn append_many(&self, items: &[Item<'_>]) -> Result<Ticket> {
         let fragment_bytes_max = self.geometry().payload_bytes_max();
         let mut pieces = Vec::with_capacity(items.len());

@@ -114,9 +114,7 @@ impl Journal {
     /// is damaged, `Corrupt` when a file is not what it should be, `BudgetTooSmall`; none of them changes a file of the
     /// log.
     pub fn open(dir: &Path, options: Options) -> Result<Journal> {
-        if !dir.is_dir() {
-            return Err(Error::Absent { path: dir.to_owned(), what: "no such folder" });
-        }
+        recovery::find_folder(dir)?;
         if !recovery::holds_journal(dir)? {
             return Err(Error::Absent { path: dir.to_owned(), what: "no control file and no segments" });
         }

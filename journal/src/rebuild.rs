@@ -38,6 +38,7 @@ use crate::host::Host;
 use crate::id::{NodeId, StreamId};
 use crate::lock::FolderLock;
 use crate::lsn::{Lsn, LsnRange};
+use crate::recovery::find_folder;
 use crate::storage::StorageFile;
 
 /// What a rebuild found, and what it would write. Holds the folder's lock; nothing is changed before
@@ -86,9 +87,7 @@ impl Rebuild {
     /// Errors: `ControlWhole` when there is nothing to rebuild; `Absent` without a segment, `Locked`; `Corrupt` when the
     /// segments contradict each other.
     pub fn plan(dir: &Path, node: Option<NodeId>, host: Host) -> Result<Rebuild> {
-        if !dir.is_dir() {
-            return Err(Error::Absent { path: dir.to_owned(), what: "no such folder" });
-        }
+        find_folder(dir)?;
         let lock = FolderLock::take(dir)?;
         let mut salvaged = salvaged(dir)?;
         let mut files = segment_files(dir)?;

@@ -40,9 +40,21 @@ const REWRITE_BYTES: u64 = 1 << 20;
 /// Compared at once where nothing was ever written.
 static ZEROS: [u8; 4096] = [0; 4096];
 
+/// `Absent` when there is no such folder; one that can't be looked at may well be there.
+pub(crate) fn find_folder(dir: &Path) -> Result<()> {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    match fs::metadata(dir) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Err(error) if !matches!(error.kind(), NotFound | NotADirectory) => Err(Error::io("look at", dir)(error)),
+        _ => Err(Error::Absent { path: dir.to_owned(), what: "no such folder" }),
+    }
+}
+
 /// True when the folder has a control file or a segment.
 pub(crate) fn holds_journal(dir: &Path) -> Result<bool> {
-    Ok(dir.join(control::NAME).exists() || !segment_paths(dir)?.is_empty())
+    let control = dir.join(control::NAME);
+    let is_there = control.try_exists().map_err(Error::io("look at", &control))?;
+    Ok(is_there || !segment_paths(dir)?.is_empty())
 }
 
 /// The segment files in a folder, by first LSN.

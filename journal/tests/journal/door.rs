@@ -1,6 +1,7 @@
 //! The public door before callers who come at the worst moment, or with what they must not hand in.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
@@ -13,7 +14,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use journal::testing::{Call, SimDisk};
-use journal::{Board, Class, Flags, Item, Journal, Kind, Level, Lsn, NodeId, Role, StreamId, Term, TermSeen};
+use journal::{
+    Board, Class, Flags, Host, Item, Journal, Kind, Level, Lsn, NodeId, Rebuild, Role, StreamId, Term, TermSeen,
+};
 
 use crate::hooks::hooked;
 use crate::host::{TestClock, folder, options};
@@ -270,4 +273,22 @@ fn a_bus_error_that_somebody_sends_takes_its_former_course() {
     }
     let signal = child.wait().unwrap().signal();
     assert!(given_way && signal == Some(7), "{given_way} {signal:?}");
+}
+
+/// What can't be looked at was called absent: a place where a new journal may be made.
+#[test]
+fn a_folder_that_cannot_be_looked_at_is_not_absent() {
+    let dir = tempfile::tempdir().unwrap();
+    let [one, other] = ["one", "other"].map(|name| dir.path().join(name));
+    symlink(&one, &other).unwrap();
+    symlink(&other, &one).unwrap();
+    let error = Journal::open(&one, small()).unwrap_err();
+    assert_eq!(error.class(), Class::Io, "{error}");
+    let error = Rebuild::plan(&one, None, Host::default()).unwrap_err();
+    assert_eq!(error.class(), Class::Io, "{error}");
+    let inside = dir.path().join("journal");
+    std::fs::create_dir(&inside).unwrap();
+    symlink(&one, inside.join("control")).unwrap();
+    let error = Journal::open(&inside, small()).unwrap_err();
+    assert_eq!(error.class(), Class::Io, "{error}");
 }
