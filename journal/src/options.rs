@@ -17,7 +17,8 @@ pub struct Options {
     /// Used when the journal is created; an existing journal keeps its own.
     pub geometry: Geometry,
     /// Most bytes that segments, spares, branches and damaged segments may take, at least two segments; at the bound log
-    /// that nobody needs is given up, and an append gets `Budget` when there is none.
+    /// that nobody needs is given up, and an append gets `Budget` when there is none. Each segment and spare holds a file
+    /// descriptor, each segment a mapping besides: the process needs as many.
     pub budget_bytes: u64,
     /// What is kept although nobody needs it. `None`: everything, until [`crate::Journal::prune`] is called.
     pub retain: Option<Retain>,
