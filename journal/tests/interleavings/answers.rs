@@ -71,7 +71,7 @@ fn a_task_that_waits_before_there_is_a_flush_thread_is_answered() {
 /// A waiter that was woken to sync for the others may find its time over and leave: another one is woken instead.
 #[test]
 fn the_lead_is_not_lost_with_a_waiter_that_leaves() {
-    explore(400, Time::Passes, || {
+    explore(800, Time::Passes, || {
         let world = World::primary();
         let acked = Acked::default();
         // neither success nor failure: asked again, it gets there
