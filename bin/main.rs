@@ -9,6 +9,7 @@ mod commands;
 mod copies;
 mod demo;
 mod exit;
+mod limits;
 mod links;
 mod logs;
 mod offline;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         Err(fault) => return usage(&fault),
     };
     logs::init(cli.quiet, cli.verbose);
+    limits::raise();
     let mut out = Out::new(cli.json);
     let outcome = commands::execute(cli.command, &cli.whereabouts, cli.quiet, &mut out);
     // what was printed before a failure is part of the answer

@@ -3,6 +3,7 @@
 //! Whoever needs `written` takes the open group and writes it; whoever needs `durable` syncs. The two have locks of
 //! their own, so writing goes on beside a running sync.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -311,9 +312,12 @@ impl Journal {
         let synced = spare.file.sync();
         synced.or_else(|source| self.checked(Err(self.poisoned(&spare.path, &source))))?;
         let segment = Segment::from_file(path.to_owned(), Arc::clone(&spare.file), header)?;
+        // a folder that can't be opened would be a sync that failed: a descriptor is kept back for it
+        let kept_back = File::open(self.dir()).map_err(Error::io("open", self.dir()))?;
         storage.rename(&spare.path, path).map_err(Error::io("rename", &spare.path))?;
-        let synced = storage.sync_dir(self.dir());
-        synced.or_else(|source| self.checked(Err(self.poisoned(self.dir(), &source))))?;
+        drop(kept_back);
+        let named = storage.sync_dir(self.dir());
+        named.or_else(|source| self.checked(Err(self.poisoned(self.dir(), &source))))?;
         Ok(segment)
     }
 

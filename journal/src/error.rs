@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use crate::class::Class;
 use crate::cursor::Fault;
 use crate::epoch::Term;
@@ -37,8 +39,9 @@ pub enum Error {
         /// The last durable position.
         durable: Lsn,
     },
-    /// No space for the next segment. Nothing acknowledged is lost; appending goes on when space returns.
-    #[error("no space for {}: {source}. Free some space; appending then goes on by itself", path.display())]
+    /// No space for the next segment, or no descriptor for its file. Nothing acknowledged is lost; appending goes on when
+    /// there is some.
+    #[error("no space for {}: {source}. {}; appending then goes on by itself", path.display(), what_helps(source))]
     Full {
         /// What was to be allocated.
         path: PathBuf,
@@ -200,6 +203,14 @@ pub(crate) fn way_back(segment: &Path) -> String {
     )
 }
 
+/// What a [`Error::Full`] needs.
+fn what_helps(source: &io::Error) -> &'static str {
+    match is_out_of_descriptors(source) {
+        true => "Let it open more files (ulimit -n, LimitNOFILE=)",
+        false => "Free some space",
+    }
+}
+
 fn holder(pid: Option<u32>) -> String {
     pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
 }
@@ -225,14 +236,21 @@ impl Error {
         }
     }
 
-    /// Wraps a system error; running out of space is its own variant, but not of a sync: what a sync didn't make durable
-    /// then is lost, and no room that returns brings it back.
+    /// Wraps a system error; running out of space, or of descriptors for files, is its own variant, but not of a sync: what
+    /// a sync didn't make durable then is lost, and no room that returns brings it back.
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_owned();
         move |source| match source.kind() {
             _ if doing == "sync" => Error::Io { doing, path, source },
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full { path, source },
+            _ if is_out_of_descriptors(&source) => Error::Full { path, source },
             _ => Error::Io { doing, path, source },
         }
     }
+}
+
+/// This process, or the system, has as many files open as it may.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error())).contains(&code)
 }

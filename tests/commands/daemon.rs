@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,7 +26,11 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts it.
     pub(crate) fn start<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Daemon {
-        let mut command = towline(args);
+        Daemon::start_as(towline(args))
+    }
+
+    /// The same with a command of one's own.
+    pub(crate) fn start_as(mut command: Command) -> Daemon {
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("start towline");
         let stderr = child.stderr.take().expect("a pipe");

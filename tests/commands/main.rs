@@ -5,6 +5,7 @@ mod daemon;
 mod demo;
 mod grammar;
 mod held;
+mod limits;
 mod offline;
 mod peers;
 mod pki;
