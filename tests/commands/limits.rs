@@ -24,7 +24,7 @@ fn records() -> String {
     (0..8000).map(|number| format!("{number} {}\n", "x".repeat(1000))).collect()
 }
 
-fn append<'a>(data: &'a str) -> [&'a OsStr; 7] {
+fn append(data: &str) -> [&OsStr; 7] {
     ["append", "log", "--data", data, "--wait", "durable", "-"].map(OsStr::new)
 }
 
