@@ -212,9 +212,8 @@ impl Board {
         if !inner.waiters.iter().any(|waiter| known(waiter) && waiter.lsn == lsn && waiter.level == level) {
             inner.waiters.push(Waiter { level, lsn, who: Who::Task(cx.waker().clone()) });
         }
-        if level != Level::Written && lsn > self.durable() && inner.sync_wanted < lsn {
-            inner.sync_wanted = lsn;
-            self.demand_from(&mut inner);
+        if level != Level::Written && lsn > self.durable() {
+            self.want_sync_from(&mut inner, lsn);
         }
         Poll::Pending
     }
@@ -246,10 +245,13 @@ impl Board {
 
     /// Asks the flush thread to sync up to `lsn` now.
     pub fn want_sync(&self, lsn: Lsn) {
-        let mut inner = self.lock();
+        self.want_sync_from(&mut self.lock(), lsn);
+    }
+
+    fn want_sync_from(&self, inner: &mut Locked<'_>, lsn: Lsn) {
         if inner.sync_wanted < lsn {
             inner.sync_wanted = lsn;
-            self.demand_from(&mut inner);
+            self.demand_from(inner);
         }
     }
 

@@ -291,14 +291,14 @@ impl Control {
     }
 
     fn write_facts(&mut self) -> Result<()> {
-        let slot = encode_facts(self.facts_sequence + 1, &self.facts, self.blocks);
+        let facts = encode_facts(self.facts_sequence + 1, &self.facts, self.blocks);
         let at = ((self.facts_sequence + 1) % 2) * FACTS_SLOT_BYTES;
-        self.file.write_at(&slot, at).map_err(Error::io("write", &self.path))?;
+        self.file.write_at(&facts, at).map_err(Error::io("write", &self.path))?;
         self.sync()?;
         self.facts_sequence += 1;
         // the other slot still has the facts of before: when this one rots, a fenced node must not read there that it is
         // the primary. Not synced: this one is safe, and the next change goes to the other one anyway
-        if let Err(error) = self.file.write_at(&slot, FACTS_SLOT_BYTES - at) {
+        if let Err(error) = self.file.write_at(&facts, FACTS_SLOT_BYTES - at) {
             tracing::warn!(path = %self.path.display(), %error, "write the second copy of the facts");
         }
         Ok(())

@@ -319,9 +319,8 @@ mod tests {
             let somebody_stays = others.any(|number| three[number].0 != GiveWay::Always);
             let goes = |number: &usize| match three[*number].0 {
                 _ if *number == awaited => false,
-                GiveWay::Never => false,
                 GiveWay::UnlessLast => somebody_stays,
-                GiveWay::Always => true,
+                give_way => give_way == GiveWay::Always,
             };
             let wanted = if needy.iter().all(goes) { needy } else { Vec::new() };
             assert_eq!((made, &gone), (!wanted.is_empty(), &wanted), "{three:?} {end} {awaited}");

@@ -1,5 +1,5 @@
-//! tests/mutants/*.txt: a planted fault replaces text that is there. Whether a test then turns red takes long to see
-//! (tests/mutants/run); that none of them has gone stale doesn't.
+//! tests/mutants/*.txt: a planted fault replaces text that is there, once: the script plants it at the first place that has
+//! it. Whether a test then turns red takes long to see (tests/mutants/run); that none of them has gone stale doesn't.
 
 use crate::Text;
 
@@ -18,8 +18,12 @@ fn check_list(list: &Text, files: &[Text]) -> Vec<String> {
             target = path;
         }
         let Some(replaced) = line.strip_prefix("- ") else { continue };
-        if !files.iter().any(|file| file.path == target && file.text.contains(replaced)) {
-            findings.push(format!("{}:{}: {target} doesn't hold {replaced:?} any more", list.path, number + 1));
+        let held = files.iter().find(|file| file.path == target).map_or(0, |file| file.text.matches(replaced).count());
+        let place = format!("{}:{}", list.path, number + 1);
+        match held {
+            0 => findings.push(format!("{place}: {target} doesn't hold {replaced:?} any more")),
+            1 => {}
+            held => findings.push(format!("{place}: {target} holds {replaced:?} {held} times")),
         }
     }
     findings
@@ -32,8 +36,9 @@ mod tests {
     #[test]
     fn a_stale_fault_is_found() {
         let text = |path: &str, text: &str| Text { path: path.to_owned(), text: text.to_owned() };
-        let list = "== one\nfile a.rs\ntest x y\n- let a = 1;\n+ let a = 2;\n- let b = 1;\n";
-        let files = [text("a.rs", "fn f() { let a = 1; }"), text("tests/mutants/x.txt", list)];
-        assert_eq!(check(&files), ["tests/mutants/x.txt:6: a.rs doesn't hold \"let b = 1;\" any more"]);
+        let list = "== one\nfile a.rs\ntest x y\n- let a = 1;\n+ let a = 2;\n- let b = 1;\n+ \n- f();\n+ g();\n";
+        let files = [text("a.rs", "fn f() { let a = 1; f(); f(); }"), text("tests/mutants/x.txt", list)];
+        let stale = "tests/mutants/x.txt:6: a.rs doesn't hold \"let b = 1;\" any more";
+        assert_eq!(check(&files), [stale, "tests/mutants/x.txt:8: a.rs holds \"f();\" 2 times"]);
     }
 }
