@@ -157,9 +157,8 @@ impl Journal {
     /// durable.
     pub fn close(self) -> Result<()> {
         let synced = match self.board().ended() {
-            None => self.sync().and_then(|_| self.control().sync_evidence()),
-            Some(_) if self.board().durable() >= self.board().staged() => Ok(()),
-            Some(_) => self.check_end(),
+            None => Some(self.sync().and_then(|_| self.control().sync_evidence())),
+            Some(_) => None,
         };
         self.end(End::Closed);
         let flusher = self.shared.flusher.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -168,7 +167,11 @@ impl Journal {
         {
             tracing::error!("the flush thread of a journal panicked");
         }
-        synced
+        // after an end: its last sync may have covered what was staged before
+        synced.unwrap_or_else(|| match self.board().durable() >= self.board().staged() {
+            true => Ok(()),
+            false => self.check_end(),
+        })
     }
 
     /// What opening found and did.
