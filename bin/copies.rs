@@ -72,15 +72,17 @@ pub(crate) fn sources(
     stream: StreamId,
 ) -> Result<Vec<Box<dyn RangeSource>>, Failure> {
     let mut sources: Vec<Box<dyn RangeSource>> = Vec::new();
+    let mut unasked: Option<Failure> = None;
     for copy in copies {
         let before = sources.len();
         match copy {
             Copy::Files(path) => find(path, stream, &mut sources)?,
             Copy::Node(node) => match ask(node, links, at, stream) {
                 Ok(copies) => sources.extend(copies.into_iter().map(|copy| Box::new(copy) as _)),
-                Err(failure) if copies.len() == 1 => return Err(failure),
                 Err(failure) => {
-                    eprint(&format!("towline: {}\n", failure.text()));
+                    if let Some(before) = unasked.replace(failure) {
+                        eprint(&format!("towline: {}\n", before.text()));
+                    }
                     continue;
                 }
             },
@@ -89,7 +91,16 @@ pub(crate) fn sources(
             eprint(&format!("towline: {copy} has nothing of stream {stream} that can be used\n"));
         }
     }
-    Ok(sources)
+    match unasked {
+        // the last one that couldn't be asked: why there is nothing at all
+        Some(failure) if sources.is_empty() => Err(failure),
+        unasked => {
+            if let Some(failure) = unasked {
+                eprint(&format!("towline: {}\n", failure.text()));
+            }
+            Ok(sources)
+        }
+    }
 }
 
 /// What a node that runs has.

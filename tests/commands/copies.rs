@@ -86,6 +86,8 @@ fn a_node_that_cant_be_asked_is_named_and_keeps_nobody_from_helping() {
     let spoiled = nodes.segments();
     let verify = |more: &[&str]| run([&["verify", &data], more].concat());
     verify(&["--repair-from", "towline://127.0.0.1:1"]).expect(12).says("ask 127.0.0.1:1 for a copy: connect: ");
+    let two = ["--repair-from", "towline://127.0.0.1:1", "--repair-from", "towline://127.0.0.1:2"];
+    verify(&two).expect(12).says("ask 127.0.0.1:1 for a copy").says("ask 127.0.0.1:2 for a copy");
     verify(&["--repair-from", "towline://192.0.2.1:7400"]).expect(78).says("--tls DIR");
     verify(&["--repair-from", "towline://127.0.0.1:none"]).expect(2).says("its port is no number");
     verify(&["--repair-from", "towline://b"]).expect(2).says("no configuration says where that node is");
